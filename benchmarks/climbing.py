@@ -194,14 +194,13 @@ def _towards(
 
 def minutes(answers: Sequence[bool], with_backoff: bool) -> float:
     """How long these tries take at the service's default limits, by one token on one subject."""
-    from fastapi import HTTPException
-
-    from iom.service.middleware import Backoff, RateLimit
+    from iom.errors import RateLimitError
+    from iom.service.rate_limit import Backoff, RateLimit
     from iom.service.settings import ServiceSettings
 
     settings, now = ServiceSettings(), 0.0
     rate = RateLimit(settings.rate, settings.burst, clock=lambda: now)
-    backoff = Backoff(_Log(), settings, clock=lambda: now)  # type: ignore[arg-type]
+    backoff = Backoff(settings.failures, lambda *event: None, clock=lambda: now)
     for answer in answers:
         while True:
             if wait := rate.wait("token"):
@@ -213,16 +212,9 @@ def minutes(answers: Sequence[bool], with_backoff: bool) -> float:
                 with backoff.verification("token", "application", "subject") as attempt:
                     attempt.is_match = answer
                 break
-            except HTTPException as error:
-                now += float((error.headers or {})["Retry-After"])
+            except RateLimitError as error:
+                now += math.ceil(error.retry_after)
     return now / 60
-
-
-class _Log:
-    """Stands for a gallery and keeps no audit log."""
-
-    def log(self, *event: Any) -> None:
-        """Nothing is kept."""
 
 
 def _faces(arguments: argparse.Namespace) -> Setting:

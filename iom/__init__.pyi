@@ -2,6 +2,7 @@ from .errors import IomError as IomError
 from .evaluation.evaluate import evaluate as evaluate
 from .gallery.gallery import Gallery as Gallery
 from .keys import Key as Key
+from .keys import SubjectToken as SubjectToken
 from .keys import TransformKey as TransformKey
 from .models.code import Code as Code
 from .models.embedder import Embedder as Embedder

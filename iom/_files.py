@@ -103,10 +103,13 @@ def check_output(path: Path, *, folder: bool = True) -> None:
         raise DataError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
-def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
-    """Write `text` as UTF-8, atomically, with mode 0600 from the first byte; an existing file only with `replace`."""
+def write_secret(path: Path, content: str | bytes, *, replace: bool = False) -> None:
+    """Write bytes, or a text as UTF-8, atomically, with mode 0600 from the first byte.
+
+    An existing file only with `replace`.
+    """
     with atomic_path(path, mode=SECRET_MODE, replace=replace) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def remove_temporary_files(folder: Path) -> None:

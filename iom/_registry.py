@@ -12,8 +12,8 @@ from iom.errors import ConfigError
 
 T = TypeVar("T")
 
-KEY_MODES = ("subject", "application")
-"""A gallery's keys: one for each record, or one for all."""
+KEY_MODES = ("subject", "application", "share")
+"""A gallery's keys: one for each record, one for all, or, on a server of a split gallery, half of one for each."""
 FUSIONS = ("none", "centroid", "majority")
 """Several images of a subject, enrolled: a reference each, their mean vector, the majority of their symbols."""
 ROLES: dict[str, frozenset[str]] = {

@@ -46,6 +46,10 @@ class KeyKindWarning(UserWarning):
     """Keys of this kind do not hide an embedding from an attacker who has its code."""
 
 
+class UnmaskedWarning(UserWarning):
+    """One key serves all records of an application, and its codes are stored without masks."""
+
+
 class BystanderWarning(UserWarning):
     """A picture shows further faces; the largest was taken."""
 
@@ -122,6 +126,26 @@ class BusyError(IomError):
     """There are too many concurrent requests; retry later."""
 
 
+class RateLimitError(IomError):
+    """Too many requests, or too many failed attempts; retry after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PeerError(IomError):
+    """Another program at `url` cannot be reached, is not the expected one, or does not answer as expected."""
+
+    def __init__(self, message: str, *, url: str = "") -> None:
+        super().__init__(message)
+        self.url = url
+
+
+class NotPermittedError(IomError):
+    """The caller is known, but may not do this."""
+
+
 class WorkerError(IomError):
     """A worker process took too long (`timed_out`), died, or did not start."""
 
@@ -152,6 +176,10 @@ class AlreadyEnrolledError(_SubjectError):
 
 class RevokedError(_SubjectError):
     """The template or its key was revoked; it is refused for ever."""
+
+
+class TokenError(_SubjectError):
+    """The token of the subject is missing, is another one, or cannot be read."""
 
 
 class UnknownApplicationError(EnrolmentError):
@@ -190,3 +218,14 @@ class StoreNotFoundError(StoreError):
     def __init__(self, message: str, *, place: str = "") -> None:
         super().__init__(message)
         self.place = place
+
+
+class CorrelationError(StoreError):
+    """A dealt correlation is not to be had: used already, of another deal, or none is left.
+
+    `mark` is the lowest index from which on none is used on this side.
+    """
+
+    def __init__(self, message: str, *, mark: int = 0) -> None:
+        super().__init__(message)
+        self.mark = mark

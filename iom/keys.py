@@ -9,7 +9,7 @@ import re
 import secrets
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 from iom.errors import KeyKindWarning, KeyMaterialError
 
@@ -18,37 +18,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SECRET_BYTES = 32
-TEXT_LABEL, TEXT_VERSION = "iom-key", 1
+TEXT_VERSION = 1
 ROTATION_ROUNDS = 3
 """Signed orders of an `orthogonal` key; a Hadamard transform stands between each two."""
 
 
-class TransformKey:
-    """Auxiliary data of one template: 32 secret bytes, from which everything keyed is derived.
+class _Secret:
+    """32 secret bytes that leave no traces.
 
-    The secret is left out of `repr`, two keys are compared in constant time, and a key is not
-    hashable, so that it cannot end up as a dictionary key or in a cache by accident. A key cannot
-    be pickled, and `vars` and `dataclasses.asdict` do not see it: what is to leave the process
-    goes through `to_text`.
-
-    Examples:
-        >>> key = TransformKey(bytes(32))
-        >>> key
-        TransformKey()
-        >>> key.permutation(8).tolist()
-        [4, 2, 0, 7, 1, 5, 6, 3]
+    They are left out of `repr`, two secrets are compared in constant time, and a secret is not hashable, so that it
+    cannot end up as a dictionary key or in a cache by accident. It cannot be pickled, and `vars` and
+    `dataclasses.asdict` do not see it: what is to leave the process goes through `to_text`.
     """
 
     __slots__ = ("_secret",)
     _secret: bytes
+    _noun: ClassVar[str]
+    """Such as "transform key"; its last word is in the text form."""
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, secret: bytes) -> None:
         if not isinstance(secret, bytes) or len(secret) != SECRET_BYTES:
             received = len(secret) if isinstance(secret, bytes) else type(secret)
             raise KeyMaterialError(
-                f"a transform key needs {SECRET_BYTES} bytes, received {received}; "
-                "make one with TransformKey.generate()"
+                f"a {self._noun} needs {SECRET_BYTES} bytes, received {received}; "
+                f"make one with {type(self).__name__}.generate()"
             )
         object.__setattr__(self, "_secret", secret)
 
@@ -58,29 +52,107 @@ class TransformKey:
         return self._secret
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a transform key cannot be changed: {name}")
+        raise AttributeError(f"a {self._noun} cannot be changed: {name}")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a transform key cannot be changed: {name}")
+        raise AttributeError(f"a {self._noun} cannot be changed: {name}")
 
     def __repr__(self) -> str:
-        return "TransformKey()"
+        return f"{type(self).__name__}()"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise KeyMaterialError(
-            "a transform key is not pickled or copied, so that its secret leaves no traces: pass "
-            "the key itself, or its to_text() where it must leave the process"
+            f"a {self._noun} is not pickled or copied, so that its secret leaves no traces: pass "
+            "the object itself, or its to_text() where it must leave the process"
         )
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, TransformKey):
+        if type(other) is not type(self) or not isinstance(other, _Secret):
             return NotImplemented
         return hmac.compare_digest(self.secret, other.secret)
 
     @classmethod
-    def generate(cls) -> "TransformKey":
-        """Fresh key from the operating system's generator."""
+    def generate(cls) -> Self:
+        """A fresh one from the operating system's generator."""
         return cls(secrets.token_bytes(SECRET_BYTES))
+
+    def to_text(self) -> str:
+        """The secret as ASCII text to be stored: `iom-key-1:<secret>:<check>`, or `iom-token-1:...` of 64 characters.
+
+        The secret in URL-safe Base64 without padding; the check, the first 8 hexadecimal digits of a SHA-256 over
+        `iom/key-text/v1` (or `iom/token-text/v1`) and the secret, finds damage. This text *is* the secret: it belongs
+        apart from templates, never into a log.
+        """
+        body = base64.urlsafe_b64encode(self.secret).decode().rstrip("=")
+        return f"iom-{self._kind()}-{TEXT_VERSION}:{body}:{self._check()}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Read what `to_text` wrote; white space around it is ignored.
+
+        Raises:
+            KeyMaterialError: Another version, truncated or damaged. The message holds no part of the text.
+        """
+        kind = cls._kind()
+        known = isinstance(text, str)
+        match = re.fullmatch(rf"iom-{kind}-(\d{{1,9}}):(.*)", text.strip(), re.ASCII | re.DOTALL) if known else None
+        if match is None:
+            raise KeyMaterialError(f"not a stored {kind}: expected a text 'iom-{kind}-{TEXT_VERSION}:...'")
+        if int(match[1]) != TEXT_VERSION:
+            raise KeyMaterialError(
+                f"a stored {kind} of version {int(match[1])}: this program reads version "
+                f"{TEXT_VERSION}; read it with the program that wrote it"
+            )
+        body, _, check = match[2].partition(":")
+        try:
+            secret = base64.b64decode(body + "=", altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            secret = b""
+        canonical = len(secret) == SECRET_BYTES and cls(secret).to_text().split(":")[1] == body
+        if not canonical or not hmac.compare_digest(check.encode(), cls(secret)._check().encode()):
+            raise KeyMaterialError(
+                f"a stored {kind} is truncated or damaged: its check does not hold; take it from a backup"
+            )
+        return cls(secret)
+
+    @classmethod
+    def _kind(cls) -> str:
+        return cls._noun.rpartition(" ")[2]
+
+    def _check(self) -> str:
+        return hashlib.sha256(f"iom/{self._kind()}-text/v1".encode() + self.secret).hexdigest()[:8]
+
+
+class SubjectToken(_Secret):
+    """A part of the key of a subject's records that the subject alone has, such as in a file or as a QR code.
+
+    Examples:
+        >>> SubjectToken(bytes(32)).identifier
+        '4c3e376ee883f9dd26520cf2f543bc4e'
+    """
+
+    __slots__ = ()
+    _noun = "subject token"
+
+    @property
+    def identifier(self) -> str:
+        """Public name of the token, 32 hexadecimal digits, which is stored with the records that need it."""
+        return hmac.digest(self.secret, b"iom/token/identifier/v1", "sha256").hex()[:32]
+
+
+class TransformKey(_Secret):
+    """Auxiliary data of one template: 32 secret bytes, from which everything keyed is derived.
+
+    Examples:
+        >>> key = TransformKey(bytes(32))
+        >>> key
+        TransformKey()
+        >>> key.permutation(8).tolist()
+        [4, 2, 0, 7, 1, 5, 6, 3]
+    """
+
+    __slots__ = ()
+    _noun = "transform key"
 
     def derive(self, *, application: str, subject: str, record: int = 0) -> "TransformKey":
         """Key of one record, from this key as the master.
@@ -95,6 +167,15 @@ class TransformKey:
             encoded = label.encode("utf-8")
             info += len(encoded).to_bytes(4, "big") + encoded
         return TransformKey(hmac.digest(self.secret, info + b"\x01", "sha256"))
+
+    def with_token(self, token: SubjectToken) -> "TransformKey":
+        """Key of a record that needs the token of its subject, too.
+
+        HKDF with SHA-256 (RFC 5869): the token is the salt of the extraction, this key its input. Without either of
+        them the result is as good as random.
+        """
+        extracted = hmac.digest(token.secret, self.secret, "sha256")
+        return TransformKey(hmac.digest(extracted, b"iom/record-token/v1\x01", "sha256"))
 
     def permutation(self, size: int) -> "NDArray[np.intp]":
         """Order of `size` embedding dimensions, the same on every machine and NumPy version.
@@ -130,48 +211,6 @@ class TransformKey:
         order = np.argsort(words >> np.uint64(1), axis=1, kind="stable")
         negated = np.take_along_axis(words, order, axis=1) & np.uint64(1) == 1
         return np.where(negated, -order - 1, order).astype(np.int32).ravel()
-
-    def to_text(self) -> str:
-        """The key as text to be stored, apart from templates: `iom-key-1:<secret>:<check>`.
-
-        The secret in URL-safe Base64; the check, 8 hexadecimal digits, finds damage. This text *is* the secret: it
-        belongs into a key store, never into a log.
-        """
-        body = base64.urlsafe_b64encode(self.secret).decode().rstrip("=")
-        return f"{TEXT_LABEL}-{TEXT_VERSION}:{body}:{_check(self.secret)}"
-
-    @classmethod
-    def from_text(cls, text: str) -> "TransformKey":
-        """Read what `to_text` wrote; white space around it is ignored.
-
-        Raises:
-            KeyMaterialError: Another version, truncated or damaged. The message holds no part of the text.
-        """
-        form = rf"{TEXT_LABEL}-(\d{{1,9}}):(.*)"
-        known = isinstance(text, str)
-        match = re.fullmatch(form, text.strip(), re.ASCII | re.DOTALL) if known else None
-        if match is None:
-            raise KeyMaterialError(f"not a stored key: expected a text '{TEXT_LABEL}-1:...'")
-        if int(match[1]) != TEXT_VERSION:
-            raise KeyMaterialError(
-                f"a stored key of version {int(match[1])}: this program reads version "
-                f"{TEXT_VERSION}; read it with the program that wrote it"
-            )
-        body, _, check = match[2].partition(":")
-        try:
-            secret = base64.b64decode(body + "=", altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            secret = b""
-        canonical = len(secret) == SECRET_BYTES and cls(secret).to_text().split(":")[1] == body
-        if not canonical or not hmac.compare_digest(check.encode(), _check(secret).encode()):
-            raise KeyMaterialError(
-                "a stored key is truncated or damaged: its check does not hold; take it from a backup of the key store"
-            )
-        return cls(secret)
-
-
-def _check(secret: bytes) -> str:
-    return hashlib.sha256(b"iom/key-text/v1" + secret).hexdigest()[:8]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,19 +7,19 @@ import pickle
 import pytest
 
 from iom.errors import KeyMaterialError
-from iom.keys import TransformKey
+from iom.keys import SubjectToken, TransformKey
 
 SECRET = bytes(range(100, 132))
 
 
 @dataclasses.dataclass
 class Holder:
-    key: TransformKey
+    key: TransformKey | SubjectToken
 
 
-@pytest.fixture
-def key():
-    return TransformKey(SECRET)
+@pytest.fixture(params=[TransformKey, SubjectToken])
+def key(request):
+    return request.param(SECRET)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

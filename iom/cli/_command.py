@@ -30,6 +30,8 @@ from iom.errors import (
     PrecisionWarning,
     RevokedError,
     StoreError,
+    TokenError,
+    UnmaskedWarning,
     needs_train,
 )
 from iom.pretrained import BUNDLED
@@ -48,6 +50,7 @@ EXIT_CODES: dict[int, tuple[tuple[type[BaseException], ...], str]] = {
     4: ((RevokedError,), "the subject was revoked"),
     5: ((FaceError,), "an image cannot be used as a face"),
     6: ((StoreError, KeyMaterialError), "record store or key store: missing, damaged, wrong passphrase or key"),
+    7: ((TokenError,), "the token of the subject is missing, is another one, or cannot be read"),
     141: ((BrokenPipeError,), "standard output was closed, as by head"),
     2: ((IomError, OSError, MemoryError), "wrong arguments, configuration or input; a file cannot be read or written"),
     BUG: ((), "an error of the program, with its traceback"),
@@ -406,13 +409,14 @@ def _warnings_in_one_line() -> Iterator[None]:
     show_others = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, BystanderWarning | KeyKindWarning | PrecisionWarning):
+        if issubclass(category, BystanderWarning | KeyKindWarning | PrecisionWarning | UnmaskedWarning):
             print(f"warning: {message}", file=sys.stderr)
         else:
             show_others(message, category, *place, **more)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", KeyKindWarning)
+        warnings.simplefilter("default", UnmaskedWarning)
         warnings.simplefilter("always", BystanderWarning)
         warnings.showwarning = show
         yield

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import click
 
+from iom._peers import CERTIFICATE_DAYS, TlsFiles
 from iom._registry import ROLES
-from iom.cli._command import OK, Answer, Choice, DetectorWeights, HasherOptions, option, output_option, root
+from iom.cli._command import OK, Answer, Choice, DetectorWeights, HasherOptions, argument, option, output_option, root
 from iom.cli.gallery import GalleryOptions
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
@@ -136,6 +137,29 @@ def make_token(
 
 
 @command(
+    "make-certificates",
+    epilog="""\
+DIR gets authority.pem and authority.key, where there are none, and NAME.pem and NAME.key for each
+NAME: the name of one program, in both directions. Give a machine its NAME.pem and NAME.key and
+authority.pem; authority.key stays where certificates are made, best on no server. No file is
+overwritten. The certificates hold for localhost, NAME and each --host.
+""",
+    examples=("certificates keys door", "certificates door-2 --host door-2.example.org --days 365"),
+)
+def make_certificates(
+    folder: Annotated[Path, argument("DIR")],
+    names: Annotated[Sequence[str], argument("NAME...", nargs=-1, required=True)],
+    host: Annotated[Sequence[str], option("further name or address; repeatable", "HOST", multiple=True)],
+    days: Annotated[float, option("until they expire", "N")] = CERTIFICATE_DAYS,
+) -> Answer:
+    """Make certificates for programs that talk over mutual TLS, under a private authority."""
+    import iom._peers
+
+    made = iom._peers.make_certificates(folder, names, hosts=host, days=days)
+    return Answer({"files": made}, "\n".join(str(each) for each in made))
+
+
+@command(
     "serve",
     answers=False,
     renamed={"--largest-request": "--max-request"},
@@ -244,8 +268,7 @@ def serve(
             create_app(gallery, FacePipeline(hasher, decoder, detect), known, settings, samples=samples),
             listener,
             settings,
-            certificate=certificate,
-            certificate_key=certificate_key,
+            tls=TlsFiles(certificate, certificate_key) if certificate and certificate_key else None,
             proxies=proxies,
             ready=lambda: print("\n".join(greeting), flush=True),
         )

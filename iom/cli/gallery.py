@@ -39,6 +39,7 @@ from iom.errors import (
 if TYPE_CHECKING:
     from iom.gallery.gallery import Gallery
     from iom.gallery.models import Application
+    from iom.keys import SubjectToken
     from iom.models.face_hasher import FaceHasher
 
 try_out = root.section("Try it")
@@ -52,12 +53,6 @@ record stores  PATH.db  sqlite:///PATH.db  postgresql://...
 key stores     PATH  file:PATH  file:PATH?key-file=PATH  environment:NAME?file=PATH
                command:PROGRAM ARGUMENTS?file=PATH
 """,
-)
-COMMON_KEY = (
-    "note: one key serves all records. Until a later version, whoever holds the record store and "
-    "knows enough of the enrolled faces opens the other templates without the key: about ten with "
-    "permutation keys, about as many as an embedding has dimensions with orthogonal ones. --masked "
-    "codes are not opened this way"
 )
 
 
@@ -131,12 +126,12 @@ Fuse = Annotated[
 ]
 
 
+def _token_option(text: str) -> Any:
+    return option(f"{text}; a QR code where the name ends in .png", "FILE")
+
+
 @command(
-    "init",
-    examples=(
-        "--gallery sqlite:///door.db --keys file:door.keys",
-        "--application gate --key-mode application --masked",
-    ),
+    "init", examples=("--gallery sqlite:///door.db --keys file:door.keys", "--application gate --key-mode application")
 )
 def init(
     *,
@@ -144,23 +139,35 @@ def init(
     key_mode: Annotated[
         str, option("one for each record, or for all: worth more to a thief", type=Choice(KEY_MODES))
     ] = "subject",
-    masked: Annotated[bool, option("store codes under one-time masks")],
+    masked: Annotated[
+        bool | None,
+        option(
+            "store codes under one-time masks (default: where one key serves all records)",
+            flag="--masked/--unmasked",
+            default=None,
+            show_default=False,
+        ),
+    ],
     threshold: Annotated[int | None, option("differing positions (default: as calibrated)", "N")],
     models: HasherOptions,
 ) -> Answer:
     """Make a gallery, or another application in it."""
     with place.open(models.load(opens_embedder=False), create=True) as gallery:
         made = gallery.create_application(place.application, threshold=threshold, key_mode=key_mode, masked=masked)
-    text = f"application {made.name}: {made.encoding}, key of each {made.key_mode}, threshold {made.threshold}"
-    if made.key_mode == "application" and not made.masked:
-        text += f"\n{COMMON_KEY}"
+    masks = ", masked" if made.masked else ""
+    text = f"application {made.name}: {made.encoding}, key of each {made.key_mode}{masks}, threshold {made.threshold}"
     return Answer(_facts(made), text)
 
 
 @command(
     "enroll",
     renamed={"--another": "--add"},
-    examples=("alice alice_1.jpg alice_2.jpg", "alice alice_3.jpg --add", "--folder PEOPLE    # PEOPLE/SUBJECT/*.jpg"),
+    examples=(
+        "alice alice_1.jpg alice_2.jpg",
+        "alice alice_3.jpg --add",
+        "alice alice_1.jpg --token alice.token    # makes the file, which alice keeps",
+        "--folder PEOPLE    # PEOPLE/SUBJECT/*.jpg",
+    ),
 )
 def enroll(
     *,
@@ -169,6 +176,7 @@ def enroll(
     folder: Annotated[Path | None, option("enrol all of DIR/SUBJECT/*; a second run goes on", "DIR")],
     add: Annotated[bool, option("add to a subject that is enrolled already")],
     allow_revoked: Annotated[bool, option("bring a revoked subject back (otherwise refused or left out)")],
+    token: Annotated[Path | None, _token_option("make a token for the subject (with --add: the one it has)")],
     fuse: Fuse = "none",
     unchecked: Unchecked,
     place: GalleryOptions,
@@ -176,6 +184,8 @@ def enroll(
 ) -> Answer:
     """Enrol a subject, or a folder of subjects. IMAGE is a photograph with one face, or an aligned one of 112x112."""
     embedding = _Embedding(models, fuse, checked=not unchecked)
+    if folder is not None and token is not None:
+        raise ConfigError("enroll: --token is for one subject; each has a token of its own")
     if folder is not None and subject is None:
         return _enroll_folder(place, folder, embedding, allow_revoked=allow_revoked)
     if subject is None or folder is not None:
@@ -184,6 +194,7 @@ def enroll(
         raise ConfigError("enroll: expected at least one image of the subject")
     name = place.application
     _check_images(images)
+    theirs = _subject_token(token, new=not add)
     with place.open(embedding.hasher) as gallery:
         gallery.application(name)
         if gallery.is_enrolled(subject, application=name, allow_revoked=allow_revoked) and not add:
@@ -193,11 +204,32 @@ def enroll(
                 subject_id=subject,
             )
         rows, metadata = embedding.rows(gallery, images)
-        new = gallery.enroll(
-            subject, rows, application=name, metadata=metadata, another=add, allow_revoked=allow_revoked
-        )
+        options: dict[str, Any] = {"another": add, "allow_revoked": allow_revoked}
+        with theirs as given:
+            new = gallery.enroll(subject, rows, application=name, metadata=metadata, token=given, **options)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
-    return Answer(facts, f"{subject}: {counted(len(new), 'reference')}")
+    return Answer(facts, f"{subject}: {counted(len(new), 'reference')}{_told_token(token, new=not add)}")
+
+
+def _subject_token(path: Path | None, *, new: bool) -> contextlib.AbstractContextManager["SubjectToken | None"]:
+    """A new token of a subject, made when the context is entered, or the one in a file; `None` without a path.
+
+    Mistakes are told at once.
+    """
+    if path is None:
+        return contextlib.nullcontext()
+    from iom.gallery.token_files import check_new_token_file, new_token, read_token
+
+    if not new:
+        return contextlib.nullcontext(read_token(path))
+    check_new_token_file(path)
+    return new_token(path)
+
+
+def _told_token(path: Path | None, *, new: bool) -> str:
+    if path is None or not new:
+        return ""
+    return f"\nthe token is in {path}: the subject keeps it, and it belongs on no disk with the gallery"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,6 +304,7 @@ is set up and nothing is stored. Otherwise it is a subject of the gallery. Exit 
         "a.jpg b.jpg                      # do two photographs show one person?",
         "a.jpg b.jpg --fmr 0.0001 --json",
         "alice probe.jpg                  # is this alice, who is enrolled?",
+        "alice probe.jpg --token alice.token",
     ),
 )
 def verify(
@@ -279,6 +312,7 @@ def verify(
     image: Path,
     *,
     fmr: Annotated[float | None, option("false match rate of the threshold (two photographs)", "RATE")] = None,
+    token: Annotated[Path | None, option("the subject's token: a file, or a picture of its QR code", "FILE")],
     unchecked: Unchecked,
     place: GalleryOptions,
     models: HasherOptions,
@@ -288,6 +322,8 @@ def verify(
     if Path(first).is_file() and (Path(first).suffix.lower() in IMAGE_SUFFIXES or os.sep in first):
         from iom.models.face_hasher import verify
 
+        if token is not None:
+            raise ConfigError("--token is for a subject of a gallery; two photographs need none")
         _check_images([Path(first)])
         found = verify(first, image, hasher=models.load(), fmr=fmr, checked=not unchecked)
         facts: dict[str, Any] = {"images": [first, image]}
@@ -297,9 +333,10 @@ def verify(
     if fmr is not None:
         raise ConfigError("--fmr is for two photographs; the threshold of a gallery is that of iom set-threshold")
     name = place.application
+    theirs = _subject_token(token, new=False)
     try:
-        with place.open(models.load) as gallery:
-            found = gallery.verify(first, image, application=name, checked=not unchecked)
+        with place.open(models.load) as gallery, theirs as given:
+            found = gallery.verify(first, image, application=name, checked=not unchecked, token=given)
     except (StoreNotFoundError, NotEnrolledError) as error:
         error.args = (f"{first!r} is no photograph to compare with {image}, and as a subject: {error}",)
         raise
@@ -359,18 +396,27 @@ def list_(place: GalleryOptions) -> Answer:
 @command("show", examples=("alice", "alice --json"))
 def show(subject: str, place: GalleryOptions) -> Answer:
     """Show the references of a subject, without codes and keys."""
+    from iom.gallery.models import TOKEN_FIELD
+
     with place.open() as gallery:
         gallery.application(place.application)
         found = gallery.references(subject, application=place.application)
     rows = [
-        {"slot": each.slot, "enrolled": _date(each.created), "epoch": each.epoch, "metadata": json.loads(each.metadata)}
+        {
+            "slot": each.slot,
+            "enrolled": _date(each.created),
+            "epoch": each.epoch,
+            "token": each.token or None,
+            "metadata": {name: value for name, value in json.loads(each.metadata).items() if name != TOKEN_FIELD},
+        }
         for each in found
     ]
     lines = [f"{subject}: {counted(len(rows), 'reference')}"]
     lines += [
         f"  slot {row['slot']}: enrolled {row['enrolled']}, key epoch {row['epoch']}"
-        + (f", {each.metadata}" if row["metadata"] else "")
-        for row, each in zip(rows, found, strict=True)
+        + (f", token {row['token']}" if row["token"] else "")
+        + (f", {json.dumps(row['metadata'], separators=(',', ':'))}" if row["metadata"] else "")
+        for row in rows
     ]
     return Answer({"application": place.application, "subject": subject, "references": rows}, "\n".join(lines))
 
@@ -388,12 +434,13 @@ def revoke(subject: str, slot: Slot, place: GalleryOptions) -> Answer:
     return Answer(facts, f"revoked {counted(count, 'reference')} of {subject}")
 
 
-@command("renew", examples=("alice alice_4.jpg", "alice alice_4.jpg --slot 1"))
+@command("renew", examples=("alice alice_4.jpg", "alice alice_4.jpg --slot 1", "alice alice_4.jpg --token new.token"))
 def renew(
     *,
     subject: str,
     images: Annotated[Sequence[Path], argument("IMAGE...", nargs=-1, required=True)],
     slot: Slot,
+    token: Annotated[Path | None, _token_option("make a new token; the old one serves for nothing any more")],
     fuse: Fuse = "none",
     unchecked: Unchecked,
     place: GalleryOptions,
@@ -403,13 +450,15 @@ def renew(
     name = place.application
     _check_images(images)
     embedding = _Embedding(models, fuse, checked=not unchecked)
+    theirs = _subject_token(token, new=True)
     with place.open(embedding.hasher) as gallery:
         with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for
             gallery.references(subject, application=name)
         rows, metadata = embedding.rows(gallery, images)
-        new = gallery.renew(subject, rows, application=name, slot=slot, metadata=metadata)
+        with theirs as given:
+            new = gallery.renew(subject, rows, application=name, slot=slot, metadata=metadata, token=given)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
-    return Answer(facts, f"renewed {subject}: {counted(len(new), 'reference')}")
+    return Answer(facts, f"renewed {subject}: {counted(len(new), 'reference')}{_told_token(token, new=True)}")
 
 
 @command("rotate", examples=("--application gate", "--application gate --retire"))
@@ -494,14 +543,23 @@ def erase(place: GalleryOptions) -> Answer:
     return Answer({"erased": True}, "overwritten; copies and backups are not reached by this")
 
 
-@command("migrate", examples=("--gallery sqlite:///door.db --keys file:door.keys",))
+@command(
+    "migrate", examples=("--gallery sqlite:///door.db --keys file:door.keys", "--mask", "--mask --application gate")
+)
 def migrate(
+    mask: Annotated[bool, option("put codes under masks: of --application, or all that are under a common key")],
     new_keys: Annotated[Path | None, option("new key file (default: the old one's name and .v2)", "FILE")],
-    place: GalleryOptions,
+    place: Annotated[GalleryOptions, {"application": {"default": None}}],
 ) -> Answer:
-    """Convert a gallery that an older version made."""
+    """Convert a gallery that an older version made, or put its codes under masks."""
     from iom.gallery.migration import migrate
 
+    if mask and new_keys is not None:
+        raise ConfigError("migrate: --mask keeps the key store; --new-keys is for galleries of version 0.1.0")
+    if mask:
+        return _mask(place)
+    if place.application is not None:
+        raise ConfigError("migrate: a gallery is converted as a whole; --application goes with --mask")
     done = migrate(place.gallery, place.keys, new_key_file=new_keys, passphrase=place.passphrase)
     lines = [
         f"converted {counted(done.applications, 'application')}, "
@@ -515,6 +573,27 @@ def migrate(
             "their ids, which were not in Unicode's form NFC"
         )
     return Answer(dataclasses.asdict(done), "\n".join(lines))
+
+
+def _mask(place: GalleryOptions) -> Answer:
+    import warnings
+
+    from iom.errors import UnmaskedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnmaskedWarning)  # it would advise this very command
+        with place.open() as gallery, goes_on_when_repeated():
+            names = [place.application] if place.application is not None else gallery.unmasked()
+            counts = {name: gallery.mask(application=name) for name in names}
+            if not names:
+                gallery.erase()  # an earlier run may have been stopped before it
+    lines = [f"application {name}: {counted(count, 'reference')} put under masks" for name, count in counts.items()]
+    lines += [] if names else ["every application with a common key has masks"]
+    lines.append(
+        "what stood there before is overwritten; copies and backups of the record store still hold codes without "
+        "masks: destroy them"
+    )
+    return Answer({"masked": counts}, "\n".join(lines))
 
 
 @command(

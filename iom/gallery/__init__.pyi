@@ -14,5 +14,7 @@ from .search import CodeIndex as CodeIndex
 from .stores.base import STORES as STORES
 from .stores.base import RecordStore as RecordStore
 from .stores.base import open_store as open_store
+from .token_files import read_token as read_token
+from .token_files import write_token as write_token
 from .transfer import export_application as export_application
 from .transfer import import_application as import_application

@@ -25,6 +25,7 @@ from iom.errors import (
     RevokedError,
     StoreError,
     StoreNotFoundError,
+    TokenError,
     UnknownApplicationError,
 )
 from iom.gallery.key_store import Anchor, KeyState, KeyStore, PassphraseSource, open_key_store
@@ -45,14 +46,17 @@ from iom.gallery.search import Candidate, Searcher, distances_to
 from iom.gallery.templates import (
     check_hasher,
     check_seal,
+    check_token,
     holds_seal,
     make_references,
     reserve_records,
     rows_of,
     sealed,
     tombstone_of,
+    under_masks,
+    warn_unmasked,
 )
-from iom.keys import check_key_kind
+from iom.keys import SubjectToken, check_key_kind
 from iom.models.face_hasher import FaceHasher, load
 from iom.models.verification import Verification, decide
 from iom.photos.images import Picture, is_picture
@@ -182,15 +186,16 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 )
 
     def create_application(
-        self, name: str, *, threshold: int | None = None, key_mode: str = "subject", masked: bool = False
+        self, name: str, *, threshold: int | None = None, key_mode: str = "subject", masked: bool | None = None
     ) -> Application:
-        """Make an application for codes of the hasher; warns of keys that hide little.
+        """Make an application for codes of the hasher; warns of keys that hide little, and of missing masks.
 
         Args:
             name: 1 to 64 letters, digits and `_.-`.
             threshold: Maximum number of differing positions that matches; `None` takes the hasher's calibration.
             key_mode: `subject` or `application`.
-            masked: Store codes under one-time masks.
+            masked: Store codes under one-time masks; by default where one key serves all records, in key mode
+                `application`.
 
         Raises:
             EnrolmentError: The name is taken, or there is neither threshold nor calibration.
@@ -212,10 +217,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             model=self.hasher.fingerprint,
             threshold=threshold,
             key_mode=key_mode,
-            masked=masked,
+            masked=key_mode == "application" if masked is None else masked,
             created=int(time.time()),
         )
-        check_key_kind(self.hasher.key_kind, application=name, masked=masked)
+        check_key_kind(self.hasher.key_kind, application=name, masked=application.masked)
         return self.add_application(application)
 
     def add_application(self, application: Application) -> Application:
@@ -225,6 +230,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         no retired key is used again.
         """
         self._finish_settling()
+        warn_unmasked(application)
         known = self.keys.state().known(application.name).settings
         if known is not None and known != dataclasses.replace(application, seal=b""):
             application = dataclasses.replace(
@@ -272,6 +278,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         another: bool = False,
         allow_revoked: bool = False,
         checked: bool = True,
+        token: SubjectToken | None = None,
     ) -> list[Reference]:
         """Enrol one subject; each picture, or each row of embeddings, becomes a reference.
 
@@ -284,34 +291,28 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             another: Add references to a subject that is enrolled already.
             allow_revoked: Enrol a revoked subject again, under a fresh key, as `renew` does.
             checked: Refuse pictures of faces that are small or blurred, and aligned ones in which no face is found.
+            token: A part of the key that the subject keeps: without it the references are never compared. They are
+                left out of searches.
 
         Raises:
             FaceError: A picture cannot be read, or has no face to compare; `status` says which.
             AlreadyEnrolledError: The subject has a valid reference.
+            TokenError: The other references of the subject need another token, or none.
             RevokedError: The subject was revoked; or its key was, and the application's common key has not been rotated
                 since.
             EnrolmentError: Unknown application, or an application of another model.
         """
-        self._application_or_default(application)
-        check_subject_id(subject_id)
+        self._refuse_token(self._application_or_default(application), token)
+        subject_id = check_subject_id(subject_id)
+        if another:
+            check_token(subject_id, self._valid(application, subject_id), token)
         rows = self.embed(faces, checked=checked)
-        return self.enroll_many(
-            [subject_id] * len(rows),
-            rows,
-            application=application,
-            metadata=[metadata] * len(rows),
-            another=another,
-            allow_revoked=allow_revoked,
-        )
+        places = [(subject_id, metadata)] * len(rows)
+        return self._enroll(application, places, rows, another=another, allow_revoked=allow_revoked, token=token)
 
     def embed(self, faces: FaceSource, *, checked: bool = True) -> NDArray[np.float32]:
         """Embeddings `(N, D)` of one or several pictures by the hasher, or the given ones; `checked` as of `enroll`."""
-        given: Any = faces
-        is_one = is_picture(given) and getattr(given, "ndim", 0) < 4  # 4: aligned faces in one array
-        pictures = [given] if is_one else given if isinstance(given, Sequence | np.ndarray) else []
-        if len(pictures) and all(map(is_picture, pictures)):
-            return np.stack([self.hasher.embed_picture(each, checked=checked) for each in pictures])
-        return rows_of(given)
+        return embed_faces(self.hasher, faces, checked=checked)
 
     def enroll_many(
         self,
@@ -324,50 +325,91 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         allow_revoked: bool = False,
     ) -> list[Reference]:
         """Enrol a batch of embeddings `(N, D)` as `enroll` does, all or none; durable when it returns."""
+        rows = rows_of(embeddings)
+        metadata = [None] * len(rows) if metadata is None else metadata
+        if not len(rows) == len(subject_ids) == len(metadata):
+            raise EnrolmentError(
+                f"expected one subject id and one metadata for each of {len(rows)} embeddings, "
+                f"received {len(subject_ids)} and {len(metadata)}"
+            )
+        places = list(zip(subject_ids, metadata, strict=True))
+        return self._enroll(application, places, rows, another=another, allow_revoked=allow_revoked)
+
+    def _enroll(
+        self,
+        application: str,
+        places: Sequence[tuple[str, Mapping[str, Any] | None]],
+        rows: NDArray[np.float32],
+        *,
+        another: bool,
+        allow_revoked: bool,
+        token: SubjectToken | None = None,
+    ) -> list[Reference]:
         self._finish_settling()
         found = self._application_or_default(application)
-        ids = [check_subject_id(each) for each in subject_ids]
+        ids = [check_subject_id(each) for each, _ in places]
+        for subject_id in set(ids) if another else ():
+            check_token(subject_id, self._valid(application, subject_id), token)
         if not allow_revoked:  # whatever the record store says
             for subject_id in self.keys.revoked_epochs(application).keys() & set(ids):
                 if not self._valid(application, subject_id):
                     raise revoked_subject(subject_id)
         self._refuse_epoch(found, ids)
         with _gc_paused(len(ids)):
-            new = self._new_references(found, ids, embeddings, metadata)
+            new = self._new_references(found, ids, rows, [each for _, each in places], token=token)
             event = self.event("enroll", application, ids)
             with self._forgetting_masks_on_error(found, new):
-                added = self.store.add(new, event, another=another, returning=allow_revoked)
+                added = self.store.add(new, event, another=another, returning=allow_revoked, masked=found.masked)
             self._settle(application)
         return added
 
-    def add_references(self, application: str, references: Sequence[Reference]) -> None:
+    def add_references(self, application: str, references: Sequence[Reference], *, masked: bool) -> None:
         """Add references made by a gallery of this key store, for imports; the caller leaves out revoked ones.
 
-        Their record numbers are never given out again.
+        Their record numbers are never given out again. Codes that are not `masked` get masks where those of the
+        application have them.
         """
         self._finish_settling()
         self.keys.claim_records(application, max(each.record for each in references) + 1)
+        found = self.application(application)
+        if found.masked and not masked:
+            references = under_masks(self.keys, found, references)
         subject_ids = [each.subject_id for each in references]
         event = self.event("import", application, subject_ids)
-        self.store.add(references, event, imported=True)
+        self.store.add(references, event, imported=True, masked=found.masked)
         self._settle(application)
 
     def verify(
-        self, subject_id: str, face: FaceSource, *, application: str = DEFAULT_APPLICATION, checked: bool = True
+        self,
+        subject_id: str,
+        face: FaceSource,
+        *,
+        application: str = DEFAULT_APPLICATION,
+        checked: bool = True,
+        token: SubjectToken | None = None,
     ) -> Verification:
-        """Compare one picture, or one embedding `(D,)`, with the references of a subject; `checked` as of `enroll`.
+        """Compare one picture, or one embedding `(D,)`, with the references of a subject.
+
+        `checked` and `token` are those of `enroll`.
 
         Raises:
             FaceError: The picture cannot be read, or has no face to compare; `status` says which.
+            TokenError: The subject was enrolled with a token, and this is none or another one; or without one. Nothing
+                was compared.
             NotEnrolledError: The subject was never enrolled.
             RevokedError: The subject was revoked.
         """
-        found = self.application(application)
-        references = self.references(subject_id, application=application)
+        while True:
+            found = self.application(application)
+            references = self.references(subject_id, application=application)
+            if found.masked or not self.application(application).masked:
+                break  # both were read before `mask`, or both after it
         for reference in references:
             check_seal(self.keys, reference)
+        check_token(subject_id, references, token)
         hasher = check_hasher(found, self.hasher)
-        distances = distances_to(self.keys, found, hasher, references, _one(self.embed(face, checked=checked)))
+        probe = _one(self.embed(face, checked=checked))
+        distances = distances_to(self.keys, found, hasher, references, probe, token=token)
         best = int(np.argmin(distances))
         return decide(hasher.calibration, int(distances[best]), found.threshold, references[best].slot)
 
@@ -382,6 +424,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         checked: bool = True,
     ) -> list[Candidate]:
         """Search for one picture, or one embedding `(D,)`: each subject at most once, the nearest first.
+
+        Subjects with a token are left out.
 
         Args:
             face: A picture with one face, or an embedding of unit length.
@@ -441,15 +485,18 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         application: str = DEFAULT_APPLICATION,
         metadata: Mapping[str, Any] | None = None,
         checked: bool = True,
+        token: SubjectToken | None = None,
     ) -> list[Reference]:
         """Revoke the references of a subject, or one, and enrol it under fresh keys, in one transaction.
 
-        A revoked subject can be renewed, too. `faces` and `checked` are those of `enroll`.
+        A revoked subject can be renewed, too. `faces`, `checked` and `token` are those of `enroll`; a subject with a
+        token needs a new one, and the old one serves for nothing afterwards.
 
         Raises:
             FaceError: A picture cannot be read, or has no face to compare; `status` says which.
             NotEnrolledError: The subject was never enrolled.
             EnrolmentError: The application's common key has not been rotated since the enrolment.
+            TokenError: A subject with a token was given none, or its old one.
             RevokedError: The same for a revoked subject; or the subject has used up every part, with keys of kind
                 `part`.
         """
@@ -462,6 +509,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         if not old and not (slot is None and self._was_revoked(application, subject_id)):
             raise self._not_found(application, subject_id, slot)
         self._refuse_epoch(found, [subject_id])
+        self._refuse_token(found, token)
+        _check_new_token(subject_id, self._valid(application, subject_id), old, token)
         if found.key_mode == "application" and any(each.epoch == found.epoch for each in old):
             raise EnrolmentError(
                 f"application {application} has one key for all subjects: rotate it before renewing, or the new "
@@ -469,14 +518,38 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             )
         rows = self.embed(faces, checked=checked)
         ids = [subject_id] * len(rows)
-        new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True)
+        new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True, token=token)
         slots = iter([each.slot for each in old])
         new = [each.changed(slot=next(slots, UNSLOTTED)) for each in new]  # surplus ones stay without a slot
         tombstones = [tombstone_of(self.keys, each) for each in old]
         with self._forgetting_masks_on_error(found, new):
-            added = self.store.replace(tombstones, new, self.event("renew", application, ids))
+            added = self.store.replace(tombstones, new, self.event("renew", application, ids), masked=found.masked)
         self._settle(application, revoked=tombstones)
         return added
+
+    def unmasked(self) -> list[str]:
+        """Names of the applications whose records share one key and whose codes have no masks."""
+        applications = self.store.applications()
+        return [each.name for each in applications if each.key_mode == "application" and not each.masked]
+
+    def mask(self, *, application: str = DEFAULT_APPLICATION) -> int:
+        """Put the codes of an application under one-time masks, in place, and overwrite what stood there before.
+
+        One transaction of the record store: an interrupted call has done all of it or nothing, and can be repeated.
+        Other processes may use the gallery meanwhile; what they are about to write is refused. Copies and backups of
+        the record store are not reached.
+
+        Returns:
+            How many references got a mask; 0 where they have them already.
+
+        Raises:
+            StoreError: A reference was changed outside of the gallery; nothing was written. Or another process keeps
+                the old codes from being overwritten; a second call does that.
+        """
+        self._finish_settling()
+        count = self._mask(self.application(application))
+        self.erase()
+        return count
 
     def rotate(self, *, application: str = DEFAULT_APPLICATION, retire: bool = False) -> Application:
         """Give an application in key mode `application` a new key for later enrolments.
@@ -641,12 +714,11 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             keys.note_rollback(head)
         for application in store.applications():
             name = application.name
+            warn_unmasked(application)
             last = store.audit_head(name)
             if last is None or not store.chain.holds(last):
                 continue  # its log was emptied or forged, which `check` reports
             known = keys.state().known(name).settings
-            if is_older and known is not None and application.revision < known.revision:
-                self._change(known, "restore")
             revoked = keys.revoked(name)
             tombstones = [each for each in store.tombstones(name) if each.record not in revoked]
             if unknown := [each for each in tombstones if holds_seal(keys, name, each)]:
@@ -654,6 +726,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             if revived := store.by_record(name, list(revoked)):
                 subjects = [reference.subject_id for reference in revived]
                 store.revoke(name, [tombstone_of(keys, each) for each in revived], self.event("revoke", name, subjects))
+            if is_older and known is not None and application.revision < known.revision:
+                if known.masked and not application.masked:
+                    self._mask(application)
+                self._change(known, "restore")
             self._settle_rest(name)
 
     def _settle_rest(self, name: str) -> None:
@@ -695,6 +771,24 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self.store.update_application(changed, event, retired=retired)
         self._settle(changed.name, changed, revoked=retired or ())
         return changed
+
+    def _mask(self, application: Application) -> int:
+        name, count = application.name, 0
+
+        def masked(known: Application, page: list[Reference]) -> list[Reference]:
+            nonlocal count
+            count += len(page)
+            return under_masks(self.keys, known, page)
+
+        def changed(known: Application) -> tuple[Application, AuditEvent]:
+            for problem in self._settings_problems(known, None):
+                raise StoreError(f"{problem}; nothing was written. See iom check")
+            new = sealed(self.keys, name, dataclasses.replace(known, masked=True, revision=known.revision + 1))
+            return new, self.event("mask", name)
+
+        new = self.store.mask(name, masked, changed)
+        self._settle(name, new)
+        return count
 
     def _settings_problems(self, application: Application, known: Application | None) -> Iterator[str]:
         if not holds_seal(self.keys, application.name, application):
@@ -762,6 +856,14 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             time.sleep(_SECONDS_A_LOOK)
         yield f"application {name}: {unknown} revoked records are missing in the key store"
 
+    def _refuse_token(self, application: Application, token: SubjectToken | None) -> None:
+        """Refuse a token where keys are not those of one record, or where a key decides about the next one."""
+        if token is not None and (application.key_mode != "subject" or self.hasher.parts > 1):
+            raise EnrolmentError(
+                f"application {application.name}: a token needs a key for each record (key mode 'subject', no keys of "
+                f"kind 'part'), expected no token; give none, or use another application"
+            )
+
     def _refuse_epoch(self, application: Application, subject_ids: Sequence[str]) -> None:
         if application.key_mode != "application":
             return
@@ -774,23 +876,18 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self,
         application: Application,
         subject_ids: Sequence[str],
-        embeddings: NDArray[Any],
-        metadata: Sequence[Mapping[str, Any] | None] | None,
+        rows: NDArray[np.float32],
+        metadata: Sequence[Mapping[str, Any] | None],
         *,
         renewed: bool = False,
+        token: SubjectToken | None = None,
     ) -> list[Reference]:
         hasher = check_hasher(application, self.hasher)
-        rows = rows_of(embeddings)
-        texts = [metadata_text(each) for each in metadata or [None] * len(rows)]
-        if not len(rows) == len(subject_ids) == len(texts):
-            raise EnrolmentError(
-                f"expected one subject id and one metadata for each of {len(rows)} embeddings, "
-                f"received {len(subject_ids)} and {len(texts)}"
-            )
+        texts = [metadata_text(each, token=token.identifier if token is not None else "") for each in metadata]
         records = reserve_records(self.store, self.keys, application, subject_ids, parts=hasher.parts, renewed=renewed)
         places = list(zip(subject_ids, records, texts, strict=True))
         created = int(time.time())
-        return make_references(self.keys, hasher, application, places, rows, created=created)
+        return make_references(self.keys, hasher, application, places, rows, created=created, token=token)
 
     @contextlib.contextmanager
     def _forgetting_masks_on_error(self, application: Application, references: Sequence[Reference]) -> Iterator[None]:
@@ -843,6 +940,16 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             self._is_settled = True
 
 
+def embed_faces(hasher: FaceHasher, faces: FaceSource, *, checked: bool = True) -> NDArray[np.float32]:
+    """Embeddings `(N, D)` of pictures by a hasher, or the given ones; `checked` as of `Gallery.enroll`."""
+    given: Any = faces
+    is_one = is_picture(given) and getattr(given, "ndim", 0) < 4  # 4: aligned faces in one array
+    pictures = [given] if is_one else given if isinstance(given, Sequence | np.ndarray) else []
+    if len(pictures) and all(map(is_picture, pictures)):
+        return np.stack([hasher.embed_picture(each, checked=checked) for each in pictures])
+    return rows_of(given)
+
+
 def _holds_anchor(store: "RecordStore", anchor: Anchor | None) -> bool:
     """Whether the log has the entry that the key store remembers, read before this call; else it is older or cut."""
     if anchor is None:
@@ -865,6 +972,22 @@ def _gc_paused(count: int) -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def _check_new_token(
+    subject_id: str, valid: Sequence[Reference], old: Sequence[Reference], token: SubjectToken | None
+) -> None:
+    """Raise `TokenError` where the token does not fit a renewal of `old`, of all `valid` references of a subject."""
+    known = {each.token for each in valid} - {""}
+    problem = ""
+    if known and token is None:
+        problem = "has a token: a renewal needs a new one"
+    elif token is not None and token.identifier in known:
+        problem = "has this token already: a renewal needs a new one"
+    elif token is not None and len(old) < len(valid):
+        problem = "has further references, and one token for all: renew it without a slot"
+    if problem:
+        raise TokenError(f"subject {subject_id!r} {problem}", subject_id=subject_id)
 
 
 def _one(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -186,15 +186,22 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def masks(self, application: str, records: Sequence[int]) -> list[bytes]:
         """Masks of records, in their order; a `StoreError` where a record has none."""
-        query = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
-        found = dict(self._file.rows(query, (application, json.dumps([int(record) for record in records]))))
+        found = self.find_masks(application, records)
         if missing := sum(record not in found for record in records):
             raise StoreError(
                 f"{self._file.path}: {missing} records have no mask here; this key store is older than "
                 "the record store. Take it from a backup"
             )
+        return [found[record] for record in records]
+
+    def find_masks(self, application: str, records: Sequence[int]) -> dict[int, bytes]:
+        """Masks by record, of those among `records` that have one."""
+        query = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
+        found = self._file.rows(query, (application, json.dumps([int(record) for record in records])))
         kind, problem = _mask_kind(application), "the mask of record {} of {} is damaged or was changed"
-        return [self._opened(found[each], kind, each, problem.format(each, application)) for each in records]
+        return {
+            record: self._opened(sealed, kind, record, problem.format(record, application)) for record, sealed in found
+        }
 
     def masked_records(self, application: str, *, before: int = 2**62) -> set[int]:
         """Records with a mask that was made before a second."""

@@ -17,12 +17,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from iom._registry import KEY_MODES
+from iom._untrusted import parse_json
 from iom.codes.packing import encoding_shape
 from iom.errors import EnrolmentError, RevokedError, StoreError
 
 DEFAULT_APPLICATION = "default"
 MAX_SUBJECT_ID_LENGTH = 256
 MAX_METADATA_BYTES = 4096
+TOKEN_FIELD = "iom.token"  # noqa: S105 - its name
+"""Name in the metadata of a reference for the public identifier of the token that its key needs."""
 UNSLOTTED = -1
 """Slot of a reference that is not stored yet; the store assigns the lowest free slot of the subject."""
 PSEUDONYM_BYTES = 16
@@ -40,7 +43,8 @@ class Application:
         encoding: Stored form of its codes, see `encoding_id`.
         model: Fingerprint of hasher and embedder; codes of two models are not comparable.
         threshold: Largest number of differing positions that is a match.
-        key_mode: `subject` (one key for each record) or `application` (one key for each epoch).
+        key_mode: `subject` (one key for each record), `application` (one key for each epoch) or `share` (shares of
+            codes, and one half of a key for each record: one server of a split gallery).
         masked: Whether codes are stored under a one-time XOR mask, which the key store keeps.
         epoch: Key epoch of new references in key mode `application`.
         created: Seconds since 1970.
@@ -98,6 +102,16 @@ class Reference:
     seal: bytes = dataclasses.field(repr=False)
     metadata: str = "{}"
     created: int = 0
+
+    @property
+    def token(self) -> str:
+        """Public identifier of the subject's token that the key needs, too; empty without one."""
+        if TOKEN_FIELD not in self.metadata:
+            return ""
+        try:
+            return str(parse_json(self.metadata).get(TOKEN_FIELD, ""))
+        except (ValueError, AttributeError):  # its seal does not hold
+            return ""
 
     def changed(self, **fields: Any) -> "Reference":
         """A copy with other fields; several times as fast as `dataclasses.replace`."""
@@ -246,12 +260,16 @@ def check_subject_id(subject_id: object) -> str:
     return unicodedata.normalize("NFC", subject_id)
 
 
-def metadata_text(metadata: Mapping[str, Any] | None) -> str:
-    """Metadata as canonical JSON of an object, of at most 4096 bytes."""
-    if not metadata:
+def metadata_text(metadata: Mapping[str, Any] | None, *, token: str = "") -> str:
+    """Metadata as canonical JSON of an object, of at most 4096 bytes; `token` is the identifier of one, if any."""
+    if not metadata and not token:
         return "{}"
     try:
-        text = json.dumps(dict(metadata), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        given = dict(metadata or {})
+        if TOKEN_FIELD in given:
+            raise EnrolmentError(f"metadata: the name '{TOKEN_FIELD}' is taken; use another one")
+        given |= {TOKEN_FIELD: token} if token else {}
+        text = json.dumps(given, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise EnrolmentError(f"metadata: expected a JSON object: {error}") from error
     if len(text) > MAX_METADATA_BYTES:

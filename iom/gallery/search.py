@@ -12,7 +12,8 @@ from iom.codes.distances import nearest, paired, within
 from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import Application, Reference
-from iom.gallery.templates import check_seal, record_keys, unmasked
+from iom.gallery.templates import check_seal, record_keys, unmasked, with_token
+from iom.keys import SubjectToken
 from iom.models.face_hasher import FaceHasher
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ class Searcher:
     """Searches the applications of a store.
 
     With one key an epoch, a probe is hashed once and compared with a matrix in memory. With one key a record, it is
-    hashed under the key of every reference, in batches: about a thousand times slower.
+    hashed under the key of every reference, in batches: about a thousand times slower. References that need a token of
+    their subject are left out.
     """
 
     def __init__(self, store: "RecordStore", keys: KeyStore) -> None:
@@ -169,7 +171,7 @@ class Searcher:
             return _best(hits, top, threshold)
         revoked = self._keys.revoked(name)
         for page in self._store.pages(name, limit=_CANDIDATES_A_BATCH):
-            page = [reference for reference in page if reference.record not in revoked]
+            page = [each for each in page if each.record not in revoked and not each.token]
             distances = distances_to(self._keys, application, hasher, page, embedding).tolist()
             hits += [Hit(reference.record, distance) for reference, distance in zip(page, distances, strict=True)]
             hits = _best(hits, top, threshold)
@@ -177,6 +179,8 @@ class Searcher:
             for reference in page:
                 if reference.record in near:
                     check_seal(self._keys, reference)
+        if self._is_masked_now(application):
+            return self.search(self._store.application(name), hasher, embedding, top=top, threshold=threshold)
         return hits
 
     def candidates(self, application: Application, hits: Sequence[Hit], threshold: int) -> list[Candidate]:
@@ -213,8 +217,15 @@ class Searcher:
                 index.delete(revoked)
                 if not len(index):
                     del indexes[epoch]
+            if self._is_masked_now(application):
+                self._indexes.pop(name, None)
+                return self.refresh(self._store.application(name))
             self._indexes[name] = version, indexes
             return indexes
+
+    def _is_masked_now(self, application: Application) -> bool:
+        """Whether codes that were read as those of an application without masks may have been under masks."""
+        return not application.masked and self._store.application(application.name).masked
 
     def _append(
         self, application: Application, indexes: dict[int, CodeIndex], page: Sequence[Reference], capacity: int
@@ -238,13 +249,18 @@ def distances_to(
     hasher: FaceHasher,
     references: Sequence[Reference],
     embedding: NDArray[np.float32],
+    *,
+    token: SubjectToken | None = None,
 ) -> NDArray[np.int32]:
-    """Distance of a probe, hashed under the key of each reference, to that reference, `(N,)`."""
+    """Distance of a probe, hashed under the key of each reference, to that reference, `(N,)`.
+
+    `token` is the one that the keys of all of them need.
+    """
     if not references:
         return np.zeros(0, np.int32)
     places = [(entry.subject_id, entry.record, entry.epoch) for entry in references]
     rows = np.repeat(embedding[None], len(references), axis=0)
-    codes = hasher.hash(rows, record_keys(keys, application, places))
+    codes = hasher.hash(rows, with_token(record_keys(keys, application, places), token))
     return paired(pack(codes, hasher.alphabet_size), unmasked(keys, application, references))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hmac
 import json
 import secrets
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 
 from iom._registry import lookup
 from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_shape, pack, plane_count, word_count
-from iom.errors import EnrolmentError, RevokedError, StoreError
+from iom.errors import EnrolmentError, RevokedError, StoreError, TokenError, UnmaskedWarning
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone
-from iom.keys import TransformKey, check_key_kind, part_of
+from iom.keys import SubjectToken, TransformKey, check_key_kind, part_of
 from iom.metrics.template_pooling import majority_codes, mean_vectors
 from iom.models.face_hasher import FaceHasher, ForwardingFaceHasher, Keys
 
@@ -62,8 +63,25 @@ def fuse(embeddings: NDArray[Any], how: str) -> Rows:
     return lookup(_FUSIONS, how, "fusion")(rows_of(embeddings))
 
 
+def warn_unmasked(application: Application) -> None:
+    """Warn of codes under a common key without masks; the text is the same each time, so that it is shown once."""
+    if application.key_mode == "application" and not application.masked:
+        warnings.warn(
+            f"application {application.name}: one key serves all records and their codes have no masks: whoever has "
+            "the record store and knows about ten of the enrolled faces (more where keys are orthogonal) opens the "
+            f"others without the key; mask them with: iom migrate --mask --application {application.name}",
+            UnmaskedWarning,
+            stacklevel=1,
+        )
+
+
 def check_hasher(application: Application, hasher: FaceHasher) -> FaceHasher:
-    """The hasher, if it makes the codes of the application; warns of keys that hide little."""
+    """The hasher, if it makes the codes of the application; warns of keys that hide little, and of missing masks."""
+    if application.key_mode == "share":
+        raise EnrolmentError(
+            f"application {application.name} holds shares of a split gallery: enrol and verify through both of its "
+            "servers (split://...)"
+        )
     encoding = encoding_id(hasher.code_length, hasher.alphabet_size)
     if encoding != application.encoding:
         raise EnrolmentError(
@@ -76,7 +94,29 @@ def check_hasher(application: Application, hasher: FaceHasher) -> FaceHasher:
             f"received {hasher.fingerprint[:12]}...; codes of two models never compare"
         )
     check_key_kind(hasher.key_kind, application=application.name, masked=application.masked)
+    warn_unmasked(application)
     return hasher
+
+
+def check_token(subject_id: str, references: Sequence[Reference], token: SubjectToken | None) -> None:
+    """Raise `TokenError` unless all references of a subject need this token, or none needs one and none is given."""
+    given = token.identifier if token is not None else ""
+    if all(hmac.compare_digest(each.token.encode(), given.encode()) for each in references):
+        return
+    if token is None:
+        told = "was enrolled with a token: give it"
+    elif any(each.token for each in references):
+        told = "was enrolled with another token; where that is lost, a renewal makes a new one"
+    else:
+        told = "was enrolled without a token: give none; a renewal makes one"
+    raise TokenError(f"subject {subject_id!r} {told}", subject_id=subject_id)
+
+
+def with_token(keys: Keys, token: SubjectToken | None) -> Keys:
+    """Keys of records that need a token, too."""
+    if token is None:
+        return keys
+    return keys.with_token(token) if isinstance(keys, TransformKey) else [key.with_token(token) for key in keys]
 
 
 def rows_of(embeddings: NDArray[Any]) -> NDArray[np.float32]:
@@ -164,28 +204,55 @@ def make_references(
     embeddings: NDArray[np.float32],
     *,
     created: int,
+    token: SubjectToken | None = None,
 ) -> list[Reference]:
     """Hash, mask and seal new templates; their masks are in the key store when this returns.
 
     `rows` has subject, record number and metadata for each of `embeddings` `(N, D)`.
     """
     places = [(subject, record, application.epoch) for subject, record, _ in rows]
-    codes = hasher.hash(embeddings, record_keys(keys, application, places))
+    codes = hasher.hash(embeddings, with_token(record_keys(keys, application, places), token))
     planes = pack(codes, hasher.alphabet_size).planes
     if application.masked:
-        size, (code_length, _) = code_bytes(application.encoding), encoding_shape(application.encoding)
-        masks = _planes(application, [secrets.token_bytes(size) for _ in rows])
-        if code_length % 64:  # zero behind the last position, as codes are
-            masks[:, :, -1] &= np.uint64((1 << code_length % 64) - 1)
-        of_records = zip(rows, masks, strict=True)
-        keys.put_masks(application.name, {record: mask.tobytes() for (_, record, _), mask in of_records})
-        planes = planes ^ masks
+        planes = planes ^ _new_masks(keys, application, [record for _, record, _ in rows])
     references = []
     for (subject, record, metadata), plane in zip(rows, planes.astype("<u8", copy=False), strict=True):
         code, epoch = plane.tobytes(), application.epoch
         seal = keys.seal(_message(application.name, subject, record, epoch, created, metadata, code))
         references.append(Reference(application.name, subject, UNSLOTTED, record, epoch, code, seal, metadata, created))
     return references
+
+
+def _new_masks(keys: KeyStore, application: Application, records: Sequence[int]) -> NDArray[np.uint64]:
+    """Random masks `(N, planes, words)` of records that have none, which are in the key store when this returns."""
+    size, (code_length, _) = code_bytes(application.encoding), encoding_shape(application.encoding)
+    masks = _planes(application, [secrets.token_bytes(size) for _ in records])
+    if code_length % 64:  # zero behind the last position, as codes are
+        masks[:, :, -1] &= np.uint64((1 << code_length % 64) - 1)
+    keys.put_masks(application.name, {record: mask.tobytes() for record, mask in zip(records, masks, strict=True)})
+    return masks
+
+
+def under_masks(keys: KeyStore, application: Application, references: Sequence[Reference]) -> list[Reference]:
+    """References whose codes have no masks, with their codes under masks, and new seals.
+
+    A record that has a mask in the key store already, of a call that was interrupted, gets the same one.
+    """
+    for reference in references:
+        check_seal(keys, reference)
+    known = keys.find_masks(application.name, [each.record for each in references])
+    missing = [each.record for each in references if each.record not in known]
+    if missing:
+        made = _new_masks(keys, application, missing).astype("<u8", copy=False)
+        known |= {record: mask.tobytes() for record, mask in zip(missing, made, strict=True)}
+    masks = _planes(application, [known[each.record] for each in references])
+    planes = (_planes(application, [each.code for each in references]) ^ masks).astype("<u8", copy=False)
+    new = []
+    for r, plane in zip(references, planes, strict=True):
+        code = plane.tobytes()
+        message = _message(application.name, r.subject_id, r.record, r.epoch, r.created, r.metadata, code)
+        new.append(r.changed(code=code, seal=keys.seal(message)))
+    return new
 
 
 def unmasked(keys: KeyStore, application: Application, references: Sequence[Reference]) -> PackedCodes:
@@ -208,7 +275,7 @@ def _planes(application: Application, codes: Sequence[bytes]) -> NDArray[np.uint
 
 
 Record = Application | Reference | Tombstone
-Sealed = TypeVar("Sealed", Application, Tombstone)
+Sealed = TypeVar("Sealed", Application, Reference, Tombstone)
 
 
 def _message(
@@ -233,7 +300,7 @@ def _seal_of(keys: KeyStore, application: str, record: Record) -> bytes:
 
 
 def sealed(keys: KeyStore, application: str, record: Sealed) -> Sealed:
-    """The settings of an application, or one of its tombstones, with an authentication tag."""
+    """The settings of an application, a reference or a tombstone, with an authentication tag."""
     return dataclasses.replace(record, seal=_seal_of(keys, application, record))
 
 

@@ -29,7 +29,7 @@ from iom.codes.packing import code_bytes
 from iom.errors import EnrolmentError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import Application, Reference, check_subject_id
-from iom.gallery.templates import check_seal
+from iom.gallery.templates import check_seal, under_masks
 
 FORMAT = "iom-gallery"
 VERSION = 2
@@ -102,14 +102,16 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
 
     The whole file is checked before anything is written. An interrupted import can be repeated: references that are
     present are left as they are, and so is a threshold that was set since the export. In key mode `application`, all
-    references of a subject that was revoked under their key are left out.
+    references of a subject that was revoked under their key are left out. Codes without masks get masks where the
+    application here has them; one that is made by the import has them in key mode `application`, unless the key store
+    knows it without.
     """
     for _ in _read(gallery, path):
         pass
     pages = _read(gallery, path)
-    known, _ = next(pages)
-    name, added, present, gone = known.name, 0, 0, 0
-    known = _known_here(gallery, path, known)
+    given, _ = next(pages)
+    name, added, present, gone = given.name, 0, 0, 0
+    known = _known_here(gallery, path, given)
     for _, page in pages:
         numbers = [reference.record for reference in page]
         revoked = set(gallery.keys.revoked(name))
@@ -118,11 +120,14 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
             epochs = gallery.keys.revoked_epochs(name)
             absent = (each for each in page if each.record not in here)
             revoked |= {each.record for each in absent if each.epoch <= epochs.get(each.subject_id, -1)}
-        for each in page:
-            if each.record in here and here[each.record].seal != each.seal:
+        same = [each for each in page if each.record in here and each.record not in revoked]
+        if known.masked and not given.masked:
+            same = under_masks(gallery.keys, known, same)
+        for each in same:
+            if here[each.record].seal != each.seal:
                 raise EnrolmentError(f"{path}: record {each.record} is another one here")
         if new := [each for each in page if each.record not in revoked and each.record not in here]:
-            gallery.add_references(name, new)
+            gallery.add_references(name, new, masked=given.masked)
         added += len(new)
         present += len(here)
         gone += len(revoked & set(numbers))
@@ -136,11 +141,17 @@ def _known_here(gallery: Gallery, path: Path, application: Application) -> Appli
         settings = gallery.keys.state().known(name).settings
         if settings is not None and settings.revision > application.revision:
             application = dataclasses.replace(application, threshold=settings.threshold)
-        gallery.add_application(application)
+        masked = settings.masked if settings is not None else application.key_mode == "application"
+        gallery.add_application(dataclasses.replace(application, masked=application.masked or masked))
     known = gallery.application(name)
-    for field in ("encoding", "model", "key_mode", "masked"):
+    for field in ("encoding", "model", "key_mode"):
         if getattr(known, field) != getattr(application, field):
             raise EnrolmentError(f"{path}: the application {name} here has another {field}; nothing was added")
+    if application.masked and not known.masked:
+        raise EnrolmentError(
+            f"{path}: its codes are under masks, those of the application {name} here are not; nothing was added. "
+            f"Mask them first: iom migrate --mask --application {name}"
+        )
     return known
 
 

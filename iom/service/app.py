@@ -1,6 +1,7 @@
 """FastAPI application over an open gallery: its routes and responses."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,19 +23,24 @@ from iom.errors import (
     BusyError,
     DataError,
     EnrolmentError,
+    KeyMaterialError,
     NotEnrolledError,
+    RateLimitError,
     RevokedError,
     StoreError,
+    TokenError,
     TooLargeError,
     UnknownApplicationError,
 )
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import MAX_SUBJECT_ID_LENGTH, check_subject_id
 from iom.gallery.stores.base import StoreStats
+from iom.keys import SubjectToken
 from iom.photos.detect import DETECTORS, Detect, build_detector
 from iom.photos.images import Pixels
 from iom.service.face_pipeline import FacePipeline
-from iom.service.middleware import LOG, RETRY_SOON, Backoff, Gate, Metrics
+from iom.service.middleware import LOG, RETRY_SOON, Gate, Metrics
+from iom.service.rate_limit import Backoff
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile
 
@@ -60,6 +66,7 @@ _STATUS: dict[type[Exception], int] = {
     RevokedError: 410,
     NotEnrolledError: 404,
     UnknownApplicationError: 404,
+    TokenError: 403,
     EnrolmentError: 409,
     BusyError: 503,
 }
@@ -153,6 +160,30 @@ Subject = Annotated[
         examples=["alice"],
     ),
 ]
+
+
+def _token(text: str | None) -> str | None:
+    try:
+        _token_of(text)
+    except KeyMaterialError as error:
+        raise PydanticCustomError("subject_token", "{problem}", {"problem": str(error)}) from None
+    return text
+
+
+def _token_of(text: str | None) -> SubjectToken | None:
+    return SubjectToken.from_text(text) if text else None
+
+
+SubjectTokenText = Annotated[
+    str | None,
+    AfterValidator(_token),
+    Form(
+        description="Token of the subject as text, a part of the key that the service does not keep: a subject that "
+        "was enrolled with one is refused without it (403).",
+        max_length=80,
+        examples=["iom-token-1:..."],
+    ),
+]
 Images = Annotated[list[UploadFile], File(description="Faces of the subject; each becomes a reference.")]
 Image = Annotated[UploadFile, File(description="A face: JPEG, PNG, BMP or WebP.")]
 _PNG_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {"schema": {"type": "string"}}}}}
@@ -199,7 +230,7 @@ def create_app(
 def _add_gallery_routes(
     app: FastAPI, gallery: Gallery, faces: FacePipeline, metrics: Metrics, settings: ServiceSettings
 ) -> None:
-    backoff = Backoff(gallery, settings)
+    backoff = Backoff(settings.failures, gallery.log)
     router = APIRouter(
         prefix="/v1/{application}", tags=["gallery"], dependencies=_GUARDS, responses=_problems(*_GUARDED)
     )
@@ -215,17 +246,25 @@ def _add_gallery_routes(
         subject: Subject,
         images: Images,
         another: Annotated[bool, Form(description="Add to a subject that is enrolled already.")] = False,
+        subject_token: SubjectTokenText = None,
     ) -> EnrolResponse:
         """Enrol a subject; a revoked one is refused (use `renew`)."""
-        new = gallery.enroll(subject, embedded(images), application=application, another=another)
+        token = _token_of(subject_token)
+        new = gallery.enroll(subject, embedded(images), application=application, another=another, token=token)
         return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
     @router.post("/verify", responses=_problems(*_POSTED, 409, 410), response_model_exclude_none=True)
-    def verify(request: Request, application: Application, subject: Subject, image: Image) -> VerifyResponse:
+    def verify(
+        request: Request,
+        application: Application,
+        subject: Subject,
+        image: Image,
+        subject_token: SubjectTokenText = None,
+    ) -> VerifyResponse:
         """Compare a face with the references of a subject (1:1)."""
-        token = request.scope["iom.token"].name
-        with backoff.verification(token, application, subject) as attempt:
-            decision = gallery.verify(subject, embedded([image]), application=application)
+        bearer, token = request.scope["iom.token"].name, _token_of(subject_token)
+        with backoff.verification(bearer, application, subject) as attempt:
+            decision = gallery.verify(subject, embedded([image]), application=application, token=token)
             attempt.is_match = decision.match
         metrics.decide("verify", decision.match)
         scores = {"distance": decision.distance, "threshold": decision.threshold} if settings.scores else {}
@@ -257,9 +296,11 @@ def _add_gallery_routes(
         return RevokeResponse(revoked=gallery.revoke(subject, application=application))
 
     @router.post("/renew", responses=_problems(*_POSTED, 409, 410))
-    def renew(application: Application, subject: Subject, images: Images) -> EnrolResponse:
-        """Revoke the references of a subject and enrol it anew under a fresh key, in one step."""
-        new = gallery.renew(subject, embedded(images), application=application)
+    def renew(
+        application: Application, subject: Subject, images: Images, subject_token: SubjectTokenText = None
+    ) -> EnrolResponse:
+        """Revoke the references of a subject and enrol it anew under a fresh key (and a new token), in one step."""
+        new = gallery.renew(subject, embedded(images), application=application, token=_token_of(subject_token))
         return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
     @router.post("/align", responses=_problems(*_POSTED) | _PNG_RESPONSE, response_class=Response)
@@ -309,6 +350,10 @@ def _add_errors(app: FastAPI) -> None:
         status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
         return JSONResponse({"detail": str(error)}, status, RETRY_SOON if status == 503 else None)
 
+    async def limited(_: Request, error: Exception) -> JSONResponse:
+        wait = error.retry_after if isinstance(error, RateLimitError) else 1.0
+        return JSONResponse({"detail": str(error)}, 429, {"Retry-After": str(math.ceil(wait))})
+
     async def store_failed(_: Request, error: Exception) -> JSONResponse:
         LOG.error("record store or key store: %s", error)
         return JSONResponse({"detail": "The store is unavailable; retry later"}, 503, RETRY_SOON)
@@ -321,6 +366,7 @@ def _add_errors(app: FastAPI) -> None:
 
     for kind in _STATUS:
         app.add_exception_handler(kind, refused)
+    app.add_exception_handler(RateLimitError, limited)
     app.add_exception_handler(StoreError, store_failed)
     app.add_exception_handler(RequestValidationError, invalid)
 

@@ -28,6 +28,7 @@ MISTAKES = {
     "compare one other --output taken/x": "taken is a file",
     "convert nothere shards --kind folder:tfrecord": "nothere",
     "curves taken --output taken/x.png": "taken is a file",
+    "deal --count 1 --out-a taken/a --out-b b": "taken is a file",
     "demo --images nothere.png nothere.png nothere.png": "cannot read the image",
     "demo --output taken/x": "taken is a file",
     "deploy --hasher nothere": "no hasher 'nothere'",

@@ -240,7 +240,7 @@ def test_help_lists_every_command_and_every_exit_code(capsys):
     listed = [line.split()[0] for line in commands.splitlines() if line[:3].strip() and line[:2] == "  "]
     assert set(program.commands) <= set(listed)
     assert [int(line.split()[0]) for line in codes.splitlines() if line[:5].strip().isdigit()] == [
-        0, 1, 2, 3, 4, 5, 6, 70, 130, 141
+        0, 1, 2, 3, 4, 5, 6, 7, 70, 130, 141
     ]  # fmt: skip
 
 

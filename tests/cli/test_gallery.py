@@ -15,6 +15,7 @@ import iom as package
 from iom.cli.main import main
 from iom.cli.main import root as program
 from iom.gallery.gallery import Gallery
+from iom.gallery.token_files import read_token
 from tests.data.nasty_folder import IMAGES, write_nasty_folder
 from tests.gallery.conftest import FakeHasher, faces
 
@@ -253,7 +254,7 @@ def test_who_is_enrolled_can_be_asked(iom):
     assert [each["references"] for each in json.loads(iom("list", "--json")[1])["subjects"]] == [1, 1, 0]
     assert iom("list", "--application", "nope")[0] == 2
     shown = json.loads(iom("show", "bob", "--json")[1])
-    assert shown["references"][0].keys() == {"slot", "enrolled", "epoch", "metadata"}
+    assert shown["references"][0].keys() == {"slot", "enrolled", "epoch", "token", "metadata"}
     assert shown["references"][0]["metadata"] == {"fuse": "centroid", "images": 2}
     assert iom("show", "alice")[1].startswith("alice: 1 reference\n  slot 1: enrolled 20")
     assert iom("show", "eve")[0] == 4
@@ -536,12 +537,91 @@ def test_orthogonal_keys_are_not_warned_of(iom):
 
 
 @pytest.mark.parametrize(
-    ("options", "noted"),
-    [((), False), (("--key-mode", "application"), True),
-     (("--key-mode", "application", "--masked"), False)],
+    ("options", "masked"),
+    [((), False), (("--masked",), True), (("--unmasked",), False),
+     (("--key-mode", "application"), True), (("--key-mode", "application", "--masked"), True),
+     (("--key-mode", "application", "--unmasked"), False)],
 )  # fmt: skip
-def test_a_common_key_is_told_what_known_faces_open(iom, options, noted):
-    """Codes under one key, and enrolled faces that are known, open the others."""
-    _, shown, _ = iom("init", *options)
-    assert ("knows enough of the enrolled faces" in shown) == noted
-    assert len(shown.splitlines()) == 1 + noted
+def test_codes_under_a_common_key_have_masks_unless_told_otherwise(iom, options, masked):
+    _, shown, error = iom("init", *options)
+    assert (", masked" in shown) == masked
+    is_open = "application" in options and not masked
+    assert error.count("knows about ten of the enrolled faces") == is_open
+    assert len(error.splitlines()) == is_open
+    for command in (("enroll", "alice", "0.jpg"), ("identify", "0.jpg"), ("stats",)):
+        assert iom(*command)[2].count("iom migrate --mask --application default") == is_open
+
+
+def test_codes_are_put_under_masks(iom):
+    iom("init", "--key-mode", "application", "--unmasked")
+    iom("init", "--application", "gate", "--key-mode", "application", "--unmasked")
+    iom("init", "--application", "own")
+    iom("enroll", "alice", "0.jpg")
+    assert iom("migrate", "--mask", "--application", "own")[1].startswith("application own: 0 references")
+    code, shown, error = iom("migrate", "--mask", "--json")
+    assert (code, json.loads(shown)["masked"], error) == (0, {"default": 1, "gate": 0}, "")
+    assert iom("verify", "alice", "0.jpg")[::2] == (0, "")
+    assert iom("identify", "0.jpg")[0] == 0
+    code, shown, _ = iom("migrate", "--mask")
+    assert (code, shown.splitlines()[0]) == (0, "every application with a common key has masks")
+    assert iom("check")[:2] == (0, "no problems\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(("--mask", "--new-keys", "new.keys"), "--mask keeps the key store"),
+     (("--application", "gate"), "goes with --mask"), (("--mask", "--application", "no"), "no application 'no'")],
+)  # fmt: skip
+def test_options_of_migrate_that_do_not_fit(iom, options, told):
+    iom("init")
+    code, _, error = iom("migrate", *options)
+    assert code == 2
+    assert told in error
+
+
+@pytest.mark.parametrize("name", ["alice.token", "alice.png"])
+def test_a_subject_with_a_token(iom, tmp_path, name):
+    token, new = tmp_path / name, tmp_path / f"new-{name}"
+    iom("init")
+    code, shown, _ = iom("enroll", "alice", "0.jpg", "--token", token)
+    assert (code, token.stat().st_mode & 0o777) == (0, 0o600)
+    assert f"the token is in {token}" in shown
+    secret = read_token(token)
+    assert secret.to_text() not in shown
+    assert iom("verify", "alice", "0.jpg", "--token", token)[0] == 0
+    assert iom("identify", "0.jpg")[0] == 1
+    for options in ((), ("--token", new)):
+        code, shown, error = iom("verify", "alice", "0.jpg", "--json", *options)
+        assert code == 7
+        assert json.loads(shown)["error"]["type"] == "TokenError"
+        assert "distance" not in shown
+    assert iom("enroll", "alice", "1.jpg", "--add")[0] == 7
+    assert iom("enroll", "alice", "1.jpg", "--add", "--token", token)[0] == 0
+    assert f"token {secret.identifier}" in iom("show", "alice")[1]
+    assert json.loads(iom("show", "alice", "--json")[1])["references"][0]["token"] == secret.identifier
+    assert json.loads(iom("show", "alice", "--json")[1])["references"][0]["metadata"] == {}
+    before = token.read_bytes()
+    for command in ("enroll", "renew"):
+        code, _, error = iom(command, "alice", "0.jpg", "--token", token)
+        assert (code, token.read_bytes()) == (7, before)
+        assert "a token replaces none" in error
+    assert iom("renew", "alice", "0.jpg")[0] == 7
+    assert iom("renew", "alice", "0.jpg", "--token", new)[0] == 0
+    assert iom("verify", "alice", "0.jpg", "--token", new)[0] == 0
+    assert iom("verify", "alice", "0.jpg", "--token", token)[0] == 7
+    assert iom("check")[0] == 0
+
+
+def test_no_token_is_left_where_nothing_was_enrolled(iom, tmp_path):
+    token = tmp_path / "alice.token"
+    iom("init")
+    iom("init", "--application", "gate", "--key-mode", "application")
+    iom("enroll", "alice", "0.jpg")
+    for command in (
+        ("enroll", "alice", "0.jpg"), ("enroll", "bob", "0.jpg", "--application", "gate"), ("renew", "carol", "0.jpg"),
+        ("enroll", "bob", "no.jpg"), ("enroll", "--folder", tmp_path), ("enroll", "bob", "0.jpg", "--add"),
+    ):  # fmt: skip
+        code, _, error = iom(*command, "--token", token)
+        assert code in (2, 3, 7)
+        assert error.count("\n") == 1
+        assert not token.exists()

@@ -1,5 +1,6 @@
 """`iom serve` and `iom make-token`: help, and mistakes in one line."""
 
+import json
 import re
 import subprocess
 import sys
@@ -36,6 +37,17 @@ def test_a_token_is_made_and_taken_back(tmp_path, capsys):
     assert main(["make-token", str(path), "door"]) == 2
     assert main(["make-token", str(path), "door", "--remove"]) == 0
     assert TokenFile(path).find(text) is None
+
+
+def test_certificates_are_made_and_never_overwritten(tmp_path, capsys):
+    folder = tmp_path / "certificates"
+    assert main(["make-certificates", str(folder), "keys", "door", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["files"]) == 6
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert main(["make-certificates", str(folder), "door"]) == 2
+    assert "there is a file already; nothing was made" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert main(["make-certificates", str(folder), "gate", "--host", "10.0.0.1"]) == 0
 
 
 def test_the_service_has_no_core_dumps(root):

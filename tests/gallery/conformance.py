@@ -219,11 +219,44 @@ def test_applications_are_apart(store):
     store.create_application(other, happened)
     enrolled(store, "a")
     same = reference(0, "a", application="other")
-    store.add([same], happened)
+    store.add([same], happened, masked=True)
     assert [r.application for r in store.references("other", "a")] == ["other"]
     store.revoke("other", [stone(same)], happened)
     assert len(store.references("door", "a")) == 1
     assert store.application("other") == other
+
+
+def test_codes_are_put_under_masks_all_or_none(store):
+    gate = dataclasses.replace(DOOR, name="gate")
+    store.create_application(gate, dataclasses.replace(event("create"), application="gate"))
+    added, version = enrolled(store, *"abc"), store.version("door")
+    pages = []
+
+    def masked(known, page):
+        pages.append((known, page))
+        return [each.changed(code=code(90 + each.record), seal=b"new") for each in page]
+
+    def changed(known):
+        return dataclasses.replace(known, masked=True, revision=1, seal=b"tag"), event("mask")
+
+    with pytest.raises(ZeroDivisionError):
+        store.mask("door", masked, lambda known: 1 / 0)
+    assert store.references("door", "a") == added[:1]
+    assert store.mask("door", masked, changed) == store.application("door") == changed(DOOR)[0]
+    assert pages == [(DOOR, added)] * 2
+    expected = [each.changed(code=code(90 + each.record), seal=b"new") for each in added]
+    assert store.scan("door") == expected
+    assert store.version("door") == version + 1
+    assert store.scan("door", since=version) == []  # who has read the codes needs not read them again
+    assert store.audit_head().event.action == "mask"
+    assert store.mask("door", masked, lambda known: 1 / 0).masked
+    assert store.application("gate") == gate
+    late = reference(50, "d")
+    with pytest.raises(EnrolmentError, match="under masks in the meantime"):
+        store.add([late], event("enroll"))
+    with pytest.raises(EnrolmentError, match="under masks in the meantime"):
+        store.replace([stone(added[0])], [late], event("renew"))
+    assert store.scan("door") == expected
 
 
 def test_an_application_keeps_what_codes_depend_on(store):

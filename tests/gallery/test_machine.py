@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from iom.errors import AlreadyEnrolledError, EnrolmentError, NotEnrolledError, RevokedError
-from tests.gallery.conftest import KINDS, Place, faces
+from tests.gallery.conftest import KINDS, UNMASKED, Place, faces
+
+pytestmark = UNMASKED
 
 PEOPLE = faces(6, seed=3)
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -51,6 +53,13 @@ class Machine(RuleBasedStateMachine):
         slots = self.model.setdefault(name, {})
         assert added.slot == min(set(range(9)) - set(slots))
         slots[added.slot] = face, self.epoch
+
+    @rule()
+    def mask(self):
+        is_masked = self.gallery.application("door").masked
+        expected = 0 if is_masked else sum(map(len, self.model.values()))
+        assert self.gallery.mask(application="door") == expected
+        assert self.gallery.application("door").masked
 
     @rule(name=NAMES, slot=st.none() | st.integers(0, 1))
     def revoke(self, name, slot):

@@ -17,7 +17,9 @@ from iom.gallery.migration import migrate
 from iom.gallery.stores.base import open_store
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.gallery.transfer import import_application
-from tests.gallery.conftest import KINDS, FakeHasher, faces
+from tests.gallery.conftest import KINDS, UNMASKED, FakeHasher, faces
+
+pytestmark = UNMASKED
 
 PEOPLE = faces(5, seed=11)
 NAMES = [f"{mode}{'-masked' * masked}" for mode, masked in KINDS]

@@ -373,6 +373,25 @@ def test_a_gallery_over_it(make_store, tmp_path):
         assert gallery.check() == []
 
 
+@pytest.mark.filterwarnings("ignore::iom.errors.UnmaskedWarning")
+def test_codes_get_masks_and_the_old_ones_are_in_no_table_file(base, schema, make_store, tmp_path, server):
+    people = faces(8)
+    with Gallery(make_store(), Place(tmp_path).keys(create=True), FakeHasher()) as gallery:
+        gallery.create_application("gate", key_mode="application", masked=False)
+        gallery.enroll_many([f"p{i}" for i in range(8)], people, application="gate")
+        old = [each.code for each in gallery.store.scan("gate")]
+        assert gallery.mask(application="gate") == 8
+        ((place,),) = execute(base, f"SELECT pg_relation_filepath('{schema}.reference_codes')")
+        execute(base, "CHECKPOINT")
+        content = (server.folder / "data" / place).read_bytes()
+        assert not any(each in content for each in old)
+        assert all(each.code in content for each in gallery.store.scan("gate"))
+        assert gallery.verify("p3", again(people[3]), application="gate").match
+        (found,) = gallery.identify(people[5], application="gate", threshold=0)
+        assert found.subject_id == "p5"
+        assert gallery.check() == []
+
+
 def test_writers_leave_nothing_behind(base, schema, url):
     with open_store(url, create=True) as store:
         store.create_application(DOOR, event("create"))  # noqa: F405
@@ -407,6 +426,7 @@ CREATE TABLE {0}.writers (id uuid PRIMARY KEY, write bigint NOT NULL, at timesta
 """
 
 
+@pytest.mark.filterwarnings("ignore::iom.errors.UnmaskedWarning")
 def test_a_gallery_of_format_1_is_converted(base, schema, url, tmp_path, root):
     """The rows of the SQLite fixture, in the tables of format 1."""
     fixture = root / "tests" / "fixtures" / "gallery_v1"

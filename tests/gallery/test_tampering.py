@@ -15,7 +15,7 @@ from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.gallery.transfer import export_application, import_application
-from tests.gallery.conftest import FakeHasher, faces
+from tests.gallery.conftest import UNMASKED, FakeHasher, faces
 
 PEOPLE = faces(6)
 
@@ -42,6 +42,7 @@ def changed(place, *statements):
 SETTINGS = ["threshold = 96", "masked = 0", "epoch = 0", "model = 'other'", "created = 0"]
 
 
+@UNMASKED
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_changed_settings_admit_no_one(gallery, place, setting):
     gallery = changed(place, f"UPDATE applications SET {setting}")
@@ -301,11 +302,12 @@ def test_a_forged_entry_says_nothing_of_the_key_store(gallery, place):
     assert any("entry 3 was changed" in problem for problem in gallery.check())
 
 
+@UNMASKED
 @pytest.mark.parametrize("is_put_back", [False, True])
 def test_a_code_that_was_changed_while_a_search_took_it_up_never_matches(place, is_put_back):
     """Under a common key an insider's own code fits into the record of another person."""
     gallery = place.open(create=True)
-    gallery.create_application("door", key_mode="application")
+    gallery.create_application("door", key_mode="application", masked=False)
     gallery.enroll_many(["victim", "insider"], PEOPLE[:2], application="door")
     ((code,),) = gallery.store._file.rows("SELECT code FROM reference_codes WHERE subject = 'victim'")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import ipaddress
 import os
 import signal
@@ -65,6 +66,20 @@ def ask(address, request=LIVE, seconds=5.0):
         while data := connection.recv(65536):
             answer += data
     return answer
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement():
+    def client(address):
+        with contextlib.closing(http.client.HTTPConnection(*address)) as connection:
+            seconds = []
+            for _ in range(10):
+                begin = time.perf_counter()
+                connection.request("GET", "/health/live")
+                connection.getresponse().read()
+                seconds.append(time.perf_counter() - begin)
+            return sorted(seconds)[5]
+
+    assert served(client) < 0.03
 
 
 def is_closed(connection, seconds):

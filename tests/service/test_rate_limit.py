@@ -1,27 +1,20 @@
 """Failed comparisons: who tries too often waits, and nobody is locked out for good."""
 
-import pytest
-from fastapi import HTTPException
+import math
 
-from iom.service.middleware import OWN_SECONDS, Backoff
+import pytest
+
+from iom.errors import RateLimitError
+from iom.service.rate_limit import OWN_SECONDS, Backoff
 from iom.service.settings import ServiceSettings
 from tests.service.conftest import Service, picture
 
 
-class Log:
-    """Stands for a gallery: keeps what is logged."""
-
-    def __init__(self):
-        self.events = []
-
-    def log(self, *event):
-        self.events.append(event)
-
-
 class Door:
     def __init__(self, **settings):
-        self.now, self.log = 0.0, Log()
-        self.backoff = Backoff(self.log, ServiceSettings(**settings), clock=lambda: self.now)
+        self.now, self.events = 0.0, []
+        failures = ServiceSettings(**settings).failures
+        self.backoff = Backoff(failures, lambda *event: self.events.append(event), clock=lambda: self.now)
 
     def verify(self, match, *, token="t", subject="alice"):
         """Seconds to wait; 0 when the attempt was made."""
@@ -34,10 +27,8 @@ class Door:
         try:
             with context as attempt:
                 attempt.is_match = match
-        except HTTPException as error:
-            if error.status_code != 429:
-                raise
-            return int(error.headers["Retry-After"])
+        except RateLimitError as error:
+            return math.ceil(error.retry_after)
         return 0
 
 
@@ -91,7 +82,7 @@ def test_the_wait_is_bounded_and_time_resets():
         assert 0 < door.verify(False) <= 60
     door.now = 60 + OWN_SECONDS
     assert [door.verify(False) for _ in range(10)] == [0] * 10
-    assert len(door.log.events) == 2  # not one for each refusal
+    assert len(door.events) == 2  # not one for each refusal
 
 
 def test_tokens_together_have_a_budget():
@@ -127,7 +118,7 @@ def test_searches_have_a_budget_of_their_own():
     assert 0 < door.search(True) <= 6
     assert door.search(False, token="other") == 0
     assert door.verify(False) == 0
-    assert door.log.events == [("backoff", "door", ())]
+    assert door.events == [("backoff", "door", ())]
 
 
 def test_attempts_at_the_same_time_do_not_exceed_the_budget():
@@ -137,7 +128,7 @@ def test_attempts_at_the_same_time_do_not_exceed_the_budget():
         assert door.verify(False)
         one.is_match = two.is_match = False
     assert door.verify(False)
-    with pytest.raises(HTTPException), door.backoff.verification("t", "door", "alice"):
+    with pytest.raises(RateLimitError), door.backoff.verification("t", "door", "alice"):
         raise AssertionError("not reached")
 
 

@@ -9,6 +9,7 @@ import threading
 import pytest
 from fastapi import FastAPI
 
+from iom._peers import TlsFiles
 from iom.errors import ConfigError
 from iom.service.server import listening, serve
 from iom.service.settings import ServiceSettings
@@ -25,9 +26,9 @@ def test_an_address_that_is_taken():
 
 
 def test_certificates(tmp_path):
-    files = {"certificate": tmp_path / "a", "certificate_key": tmp_path / "b"}
+    files = TlsFiles(tmp_path / "a", tmp_path / "b")
     with listening("127.0.0.1", 0) as listener, pytest.raises(ConfigError, match="cannot use the certificate"):
-        serve(FastAPI(), listener, ServiceSettings(), **files, ready=print)
+        serve(FastAPI(), listener, ServiceSettings(), tls=files, ready=print)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

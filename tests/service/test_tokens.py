@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from iom.errors import ConfigError, DataError
-from iom.service.middleware import RateLimit
+from iom.service.rate_limit import RateLimit
 from iom.service.tokens import TokenFile, add_token, remove_token
 from tests.commands import command
 
@@ -146,5 +146,6 @@ def test_rate_limit():
     limit = RateLimit(2.0, 3, clock=lambda: now[0])
     assert [limit.wait("a") for _ in range(4)] == [0, 0, 0, 0.5]
     assert limit.wait("b") == 0
+    assert [limit.wait("c", 2), limit.wait("c", 2)] == [0, 0.5]
     now[0] = 0.5
     assert [limit.wait("a") for _ in range(2)] == [0, 0.5]

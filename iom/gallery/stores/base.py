@@ -7,7 +7,7 @@ import importlib
 import itertools
 import operator
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -178,6 +178,12 @@ _DELETE_REFERENCE = sa.delete(REFERENCES).where(
     *(REFERENCES.c[name] == sa.bindparam(name) for name in ("application", "record", "subject"))
 )
 
+_RECODE = (
+    sa.update(REFERENCES)
+    .where(REFERENCES.c.application == _ID, REFERENCES.c.record == sa.bindparam("of_record", type_=LONG))
+    .values(code=sa.bindparam("new_code"), seal=sa.bindparam("new_seal"))
+)
+
 
 class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     """Applications, references, tombstones and the audit log.
@@ -308,6 +314,39 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
                     )
             self._log(connection, event, revoked=len(retired or ()), revision=application.revision)
 
+    def mask(
+        self,
+        name: str,
+        masked: Callable[[Application, list[Reference]], list[Reference]],
+        changed: Callable[[Application], tuple[Application, AuditEvent]],
+    ) -> Application:
+        """Put all codes of an application under masks, in one transaction; one that has masks is left as it is.
+
+        Args:
+            name: Application.
+            masked: The references of a page with other codes and seals; called within the transaction.
+            changed: Settings with masks, and the event for the audit log; called last.
+
+        Returns:
+            The settings as stored.
+        """
+        with self._writing(deletes=True) as connection:
+            known, number = self.application(name), self.application_id(name)
+            if known.masked:
+                return known
+            for page in self.pages(name):
+                rows = [
+                    dict(of_id=number, of_record=each.record, new_code=each.code, new_seal=each.seal)
+                    for each in masked(known, page)
+                ]
+                connection.execute(_RECODE, rows)
+            application, event = changed(known)
+            values = {each: getattr(application, each) for each in ("masked", "revision", "seal")}
+            update = sa.update(APPLICATIONS).where(APPLICATIONS.c.id == number)
+            connection.execute(update.values(**values, version=APPLICATIONS.c.version + 1))
+            self._log(connection, event, revision=application.revision)
+        return application
+
     def application(self, name: str) -> Application:
         """One application; `UnknownApplicationError` if there is none."""
         return _application_of(self._of_name(name)[2:])
@@ -324,6 +363,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         another: bool = False,
         returning: bool = False,
         imported: bool = False,
+        masked: bool = False,
     ) -> list[Reference]:
         """Add references of one application, all or none; return them with their slots.
 
@@ -333,18 +373,20 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             another: Admit subjects that have a valid reference already.
             returning: Admit subjects that were revoked and have no valid reference.
             imported: Admit references that were enrolled before, whatever their subject and epoch.
+            masked: Whether the codes are under masks, as those of the application must be.
 
         Raises:
             AlreadyEnrolledError: A subject has a valid reference.
             RevokedError: A record or a subject was revoked, or, in key mode `application`, a subject was revoked under
                 the key of this epoch or a later one.
-            EnrolmentError: A slot or record is taken, or the epoch is not the application's.
+            EnrolmentError: A slot or record is taken, or epoch or masking are not the application's.
         """
         if not references:
             return []
         name = references[0].application
         with self._writing() as connection:
             number = self.application_id(name)
+            self._refuse_masking(name, masked=masked)
             if not imported:
                 self._refuse_subjects(number, references, another=another, returning=returning)
                 self._refuse_epoch(name, number, references)
@@ -352,11 +394,14 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             self._log(connection, event, added=len(added))
         return added
 
-    def replace(self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent) -> list[Reference]:
+    def replace(
+        self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent, *, masked: bool = False
+    ) -> list[Reference]:
         """Revoke references and add others of the same subject in one transaction, as `revoke` and `add` do."""
         name = new[0].application
         with self._writing(deletes=True) as connection:
             number = self.application_id(name)
+            self._refuse_masking(name, masked=masked)
             self._revoke(connection, number, tombstones)
             self._refuse_epoch(name, number, new)
             added = self._insert(connection, number, new)
@@ -570,6 +615,12 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             )
         if not returning and (gone := with_rows_in(TOMBSTONES) - enrolled):
             raise revoked_subject(min(gone))
+
+    def _refuse_masking(self, name: str, *, masked: bool) -> None:
+        if self.application(name).masked != masked:
+            raise EnrolmentError(
+                f"application {name}: its codes were put under masks in the meantime; nothing was written. Try again"
+            )
 
     def _refuse_epoch(self, name: str, number: int, references: Sequence[Reference]) -> None:
         """In key mode `application`, refuse other epochs and subjects that were revoked under this one."""

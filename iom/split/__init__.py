@@ -1,0 +1,5 @@
+"""Split galleries: XOR shares of codes at two servers, joint comparison, dealt correlations."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

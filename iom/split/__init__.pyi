@@ -1,0 +1,12 @@
+from .comparison import FullComparisonA as FullComparisonA
+from .comparison import FullComparisonB as FullComparisonB
+from .comparison import Session as Session
+from .comparison import compare_full as compare_full
+from .comparison import compare_lite as compare_lite
+from .comparison import open_match as open_match
+from .correlations import CorrelationsA as CorrelationsA
+from .correlations import CorrelationsB as CorrelationsB
+from .correlations import Terms as Terms
+from .correlations import deal_files as deal_files
+from .shares import RefreshExchange as RefreshExchange
+from .shares import share_code as share_code

@@ -1,0 +1,161 @@
+"""Two share servers in one process, each with its own stores, over calls that tests can cut, change and repeat."""
+
+import types
+
+import numpy as np
+import pytest
+
+from iom.errors import PeerError
+from iom.gallery.gallery import Gallery
+from iom.gallery.key_store import KeyStore, Seal
+from iom.gallery.stores.sqlite import SqliteStore
+from iom.split.correlations import Claimed, Terms, deal
+from iom.split.gallery import SplitGallery
+from iom.split.server import ShareServer
+from iom.split.share_store import ShareStore
+
+SIZE = 32
+ROLES = {"door": "admin", "desk": "verifier", "a": "peer", "b": "peer"}
+
+
+class FakeHasher:
+    """Keyed Index-of-Max over a fixed Gaussian matrix."""
+
+    code_length, alphabet_size, embedding_size, parts = 96, 8, SIZE, 1
+    fingerprint, key_kind = "fake-model", "orthogonal"
+    calibration = types.SimpleNamespace(threshold=50, probability=lambda distance: 0.5)  # mated: 20 to 33, others: 84
+
+    def __init__(self):
+        self._rows = np.random.default_rng(7).normal(size=(96 * 8, SIZE)).astype(np.float32)
+
+    def hash(self, embeddings, keys):
+        keys = keys if isinstance(keys, list) else [keys] * len(embeddings)
+        orders = np.array([key.permutation(SIZE) for key in keys]).reshape(-1, SIZE)
+        turned = np.take_along_axis(np.asarray(embeddings), orders, axis=1)
+        return (turned @ self._rows.T).reshape(-1, 96, 8).argmax(-1).astype(np.uint8)
+
+
+def faces(count, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(count, SIZE))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def again(embedding, seed=1):
+    """Another image of the same person."""
+    row = embedding + 0.05 * np.random.default_rng(seed).normal(size=SIZE)
+    return (row / np.linalg.norm(row)).astype(np.float32)
+
+
+class Dealt:
+    """Correlations that are dealt when they are taken."""
+
+    def __init__(self, terms):
+        self.terms, self.index, self.parts, self.used = terms, 0, {}, set()
+
+    def take(self):
+        self.index += 1
+        a, self.parts[self.index] = deal(self.terms)
+        return Claimed(bytes(16), self.index, a)
+
+    def claim(self, deal_id, index):
+        if index not in self.parts or deal_id != bytes(16):
+            raise PeerError("this correlation was used before, or is of another deal")
+        return Claimed(deal_id, index, self.parts.pop(index))
+
+
+class Line:
+    """A connection to a server of this process.
+
+    Attributes:
+        is_up: Whether calls arrive.
+        change: `(action, body, answer) -> answer` of a server that lies.
+        sent: Actions and bodies so far.
+    """
+
+    def __init__(self, pair, side, caller):
+        self._pair, self._side, self._caller = pair, side, caller
+        self.is_up, self.sent = True, []
+        self.change = lambda action, body, answer: answer
+        self.lost = set()
+
+    def call(self, action, body):
+        self.sent.append((action, body))
+        if not self.is_up or action in self.lost:
+            raise PeerError("nothing listens there; is the server running?")
+        answer = self._pair.servers[self._side].handlers[action](self._caller, body)
+        if f"answer of {action}" in self.lost:
+            raise PeerError("no answer within 5 s")
+        return self.change(action, body, answer)
+
+
+class Pair:
+    """Both servers, which can be stopped, opened again and set back to copies of their files."""
+
+    def __init__(self, folder, protocol, threshold=50):
+        self.folder, self.protocol = folder, protocol
+        self.dealt = Dealt(Terms(96, 8, threshold))
+        self.servers, self.stores = {}, {}
+        self.lines = {("door", side): Line(self, side, "door") for side in "ab"}
+        self.lines |= {(caller, side): Line(self, side, caller) for caller, side in ("ab", "ba")}
+        for side in "ab":
+            (folder / side).mkdir(exist_ok=True)
+            with Gallery(*self.files(side, create=True), FakeHasher()) as gallery:
+                gallery.create_application("default", key_mode="share", threshold=threshold)
+            self.start(side)
+        self.gallery = SplitGallery((self.lines["door", "a"], self.lines["door", "b"]), FakeHasher(), protocol=protocol)
+
+    def files(self, side, *, create=False):
+        folder = self.folder / side
+        wrapping = Seal("key", lambda *_: bytes(31) + side.encode())
+        return SqliteStore(folder / "s.db", create=create), KeyStore.open(folder / "s.keys", wrapping, create=create)
+
+    def start(self, side):
+        """Start a server, as after a crash."""
+        other = "ab"[side == "a"]
+        self.stores[side] = ShareStore(*self.files(side))
+        self.servers[side] = ShareServer(
+            self.stores[side],
+            side,
+            ROLES,
+            self.lines[side, other],
+            correlations=self.dealt if self.protocol == "full" else None,
+            failures=1e6,
+        )
+
+    def stop(self, side):
+        self.servers.pop(side).close()
+        self.stores.pop(side).close()
+
+    def restart(self, side):
+        self.stop(side)
+        self.start(side)
+
+    def copy(self, side):
+        """Files of a server, for `set_back`."""
+        self.stop(side)
+        copies = {each.name: each.read_bytes() for each in (self.folder / side).iterdir()}
+        self.start(side)
+        return copies
+
+    def set_back(self, side, copies):
+        self.stop(side)
+        for each in (self.folder / side).iterdir():
+            each.unlink()
+        for name, content in copies.items():
+            (self.folder / side / name).write_bytes(content)
+        self.start(side)
+
+    def records(self, side, subject="alice"):
+        return [each.record for each in self.stores[side].store.references("default", subject)]
+
+    def close(self):
+        self.gallery.close()
+        for side in list(self.servers):
+            self.stop(side)
+
+
+@pytest.fixture(params=["lite", "full"])
+def pair(request, tmp_path):
+    made = Pair(tmp_path, request.param)
+    yield made
+    made.close()

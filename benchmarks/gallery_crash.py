@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from iom.errors import RevokedError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import KeyStore, Seal
+from iom.gallery.key_source import Seal
+from iom.gallery.key_store import KeyStore
 from iom.gallery.stores.sqlite import SqliteStore
 
 APPLICATION = "door"

@@ -24,7 +24,8 @@ from tqdm import tqdm
 from benchmarks.command_line import new_parser, run
 from iom.errors import UnmaskedWarning
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import KeyStore, Seal
+from iom.gallery.key_source import Seal
+from iom.gallery.key_store import KeyStore
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.models.artifact import Calibration
 

@@ -33,7 +33,8 @@ from benchmarks.command_line import new_parser, run
 from benchmarks.gallery_crash import APPLICATION, FakeHasher, faces
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import KeyStore, Seal
+from iom.gallery.key_source import Seal
+from iom.gallery.key_store import KeyStore
 from iom.gallery.stores.sqlite import SqliteStore
 
 OWN = 4

@@ -226,6 +226,8 @@ class CorrelationError(StoreError):
     `mark` is the lowest index from which on none is used on this side.
     """
 
+    mark = 0
+
     def __init__(self, message: str, *, mark: int = 0) -> None:
         super().__init__(message)
         self.mark = mark

@@ -160,13 +160,7 @@ class TransformKey(_Secret):
         The labels are length-prefixed, so that ("ab", "c") and ("a", "bc") give unrelated keys. One expansion block of
         HKDF with SHA-256 (RFC 5869, section 2.3): the master is already uniform, so the extraction step is not needed.
         """
-        if record < 0:
-            raise KeyMaterialError(f"record must not be negative, received {record}")
-        info = b"iom/derive/v1"
-        for label in (application, subject, str(record)):
-            encoded = label.encode("utf-8")
-            info += len(encoded).to_bytes(4, "big") + encoded
-        return TransformKey(hmac.digest(self.secret, info + b"\x01", "sha256"))
+        return TransformKey(hmac.digest(self.secret, derivation_label(application, subject, record), "sha256"))
 
     def with_token(self, token: SubjectToken) -> "TransformKey":
         """Key of a record that needs the token of its subject, too.
@@ -211,6 +205,17 @@ class TransformKey(_Secret):
         order = np.argsort(words >> np.uint64(1), axis=1, kind="stable")
         negated = np.take_along_axis(words, order, axis=1) & np.uint64(1) == 1
         return np.where(negated, -order - 1, order).astype(np.int32).ravel()
+
+
+def derivation_label(application: str, subject: str, record: int) -> bytes:
+    """The message whose HMAC-SHA-256 under a master is the key of a record, see `TransformKey.derive`."""
+    if record < 0:
+        raise KeyMaterialError(f"record must not be negative, received {record}")
+    info = b"iom/derive/v1"
+    for label in (application, subject, str(record)):
+        encoded = label.encode("utf-8")
+        info += len(encoded).to_bytes(4, "big") + encoded
+    return info + b"\x01"
 
 
 @dataclasses.dataclass(frozen=True)

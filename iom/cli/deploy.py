@@ -12,10 +12,22 @@ from typing import Annotated
 
 import click
 
+from iom._memory import forbid_core_dumps
 from iom._peers import CERTIFICATE_DAYS, TlsFiles
 from iom._registry import ROLES
-from iom.cli._command import OK, Answer, Choice, DetectorWeights, HasherOptions, argument, option, output_option, root
-from iom.cli.gallery import GalleryOptions
+from iom.cli._command import (
+    COUNT,
+    OK,
+    Answer,
+    Choice,
+    DetectorWeights,
+    HasherOptions,
+    argument,
+    option,
+    output_option,
+    root,
+)
+from iom.cli.gallery import GalleryOptions, KeyOptions
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
 
@@ -217,7 +229,7 @@ def serve(
     from iom.service.app import create_app, find_detector
     from iom.service.decoding import Decoder
     from iom.service.face_pipeline import FacePipeline, warm_hasher
-    from iom.service.server import forbid_core_dumps, listening, serve
+    from iom.service.server import listening, serve
     from iom.service.settings import ServiceSettings
     from iom.service.tokens import TokenFile, add_token
 
@@ -248,7 +260,7 @@ def serve(
             tokens = Path(folder, "tokens.json")
             token = add_token(tokens, name="demo", application=name, role="admin")
             place = GalleryOptions(
-                f"sqlite:///{folder}/demo.db", f"file:{folder}/demo.keys?key-file={folder}/demo.wrap"
+                gallery=f"sqlite:///{folder}/demo.db", keys=f"file:{folder}/demo.keys?key-file={folder}/demo.wrap"
             )
         known = TokenFile(tokens)
         gallery = stack.enter_context(place.open(create=demo))
@@ -272,6 +284,61 @@ def serve(
             proxies=proxies,
             ready=lambda: print("\n".join(greeting), flush=True),
         )
+    return OK
+
+
+@command(
+    "serve-keys",
+    answers=False,
+    epilog="""\
+FILE of --callers is JSON: {"door": "door", "door-2": "door", "gate": "gate"} gives each caller, by the
+common name of its certificate, a name space. Callers of one name space get the same keys. The file
+is read again when it changes; a caller that is taken out is refused from then on.
+
+The master stays here, in the key store of --keys, which may be of any kind and belongs to this
+service alone. A caller gets keys for labels, --burst of them at once, --rate a second in the long
+run, and each request is written to --audit before it is answered. docs/deployment.md has a set-up.
+""",
+    examples=(
+        "--keys keys/service.keys --create --callers callers.json \\\n"
+        "      --certificate c/keys.pem --key c/keys.key --authority c/authority.pem",
+    ),
+)
+def serve_keys(
+    *,
+    place: Annotated[KeyOptions, {"keys": {"default": "service.keys", "envvar": None, "show_envvar": False}}],
+    callers: Annotated[Path, option("callers and their name spaces (JSON)", "FILE", required=True)],
+    certificate: Annotated[Path, option("of this service (PEM)", "FILE", required=True)],
+    key: Annotated[Path, option("its key (PEM)", "FILE", required=True)],
+    authority: Annotated[Path, option("whose certificates callers need (PEM)", "FILE", required=True)],
+    host: Annotated[str, option("address")] = "127.0.0.1",
+    port: Annotated[int, option("port, 0 for any that is free")] = 8100,
+    rate: Annotated[float, option("keys per second of a caller, in the long run", "N")] = 50.0,
+    burst: Annotated[int, option("keys of a caller at once", "N", type=COUNT)] = 5000,
+    audit: Annotated[Path | None, option("audit log (default: the key store's file and .audit)", "FILE")] = None,
+    create: Annotated[bool, option("make the key store where it is missing")],
+) -> int:
+    """Serve keys, never the master, to other programs over mutual TLS."""
+    from iom.gallery.key_store import open_key_store
+    from iom.gallery.key_url import parse_key_url
+    from iom.service.audit_log import AuditLog
+    from iom.service.key_service import Callers, KeyService, audit_key
+    from iom.service.mutual_tls import PeerApp, serve_peers
+    from iom.service.server import listening
+
+    forbid_core_dumps()
+    if not rate > 0 or not math.isfinite(rate):
+        raise ConfigError(f"--rate: expected a number above 0, received {rate}")
+    tls, known = TlsFiles(certificate, key, authority), Callers(callers)
+    tls.check()
+    file = parse_key_url(place.keys, None).path
+    with listening(host, port) as listener, contextlib.ExitStack() as stack:
+        is_new = create and not file.exists()
+        keys = stack.enter_context(open_key_store(place.keys, create=is_new, passphrase=place.passphrase))
+        log = stack.enter_context(AuditLog(audit or file.with_name(file.name + ".audit"), audit_key(keys)))
+        service = KeyService(keys, known, log, rate=rate, burst=burst)
+        url = f"https://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        serve_peers(PeerApp(service.handlers), listener, tls, ready=lambda: print(f"serving keys on {url}", flush=True))
     return OK
 
 

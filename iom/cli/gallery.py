@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from iom._files import IMAGE_SUFFIXES, list_images, list_subjects
+from iom._memory import forbid_core_dumps
 from iom._registry import FUSIONS, KEY_MODES, lookup
 from iom.cli._command import (
     COUNT,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from iom.gallery.models import Application
     from iom.keys import SubjectToken
     from iom.models.face_hasher import FaceHasher
+    from iom.split.gallery import SplitGallery
 
 try_out = root.section("Try it")
 command = root.section(
@@ -50,8 +52,12 @@ The record store and the key store are two places, best on two machines. The pas
 file comes from --passphrase-file, from IOM_PASSPHRASE, or is asked for. See docs/gallery.md.
 
 record stores  PATH.db  sqlite:///PATH.db  postgresql://...
+               split://HOST:PORT,HOST:PORT?certificate=FILE&key=FILE&authority=FILE (docs/split.md)
 key stores     PATH  file:PATH  file:PATH?key-file=PATH  environment:NAME?file=PATH
                command:PROGRAM ARGUMENTS?file=PATH
+               pkcs11:token=NAME;object=NAME?module-path=PATH&pin-source=file:PATH&file=PATH
+               https://HOST:PORT?certificate=PATH&key=PATH&authority=PATH&file=PATH
+               several of them joined by +: all are needed
 """,
 )
 
@@ -62,29 +68,18 @@ def no_hasher() -> "FaceHasher":
 
 
 @dataclasses.dataclass(frozen=True)
-class GalleryOptions:
-    """The options of every command of a gallery."""
+class KeyOptions:
+    """The options of every command with a key store."""
 
-    gallery: Annotated[str, option("record store", "PATH_OR_URL", envvar="IOM_GALLERY", show_envvar=True)] = (
-        "gallery.db"
-    )
     keys: Annotated[str, option("key store", "PATH_OR_URL", envvar="IOM_KEYS", show_envvar=True)] = "gallery.keys"
     passphrase_file: Annotated[
         Path | None,
         option("its first line opens the key store", "FILE", envvar="IOM_PASSPHRASE_FILE", show_envvar=True),
     ] = None
-    application: Annotated[str, option("tenant", "NAME")] = "default"
-    quiet: Quiet = False
-
-    def open(self, hasher: "FaceHasher | Callable[[], FaceHasher]" = no_hasher, *, create: bool = False) -> "Gallery":
-        """The gallery, with a hasher or what opens it; with `create`, stores that are missing are made."""
-        from iom.gallery.gallery import Gallery
-
-        return Gallery.open(self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase)
 
     def passphrase(self) -> str:
         """The passphrase of the key store: from the file, from IOM_PASSPHRASE, or asked for, twice if it is new."""
-        from iom.gallery.key_store import parse_key_url
+        from iom.gallery.key_url import parse_key_url
 
         if self.passphrase_file is not None:
             try:
@@ -93,8 +88,45 @@ class GalleryOptions:
                 raise DataError(f"cannot read {self.passphrase_file}") from error
         if (known := os.environ.get("IOM_PASSPHRASE")) is not None:
             return known
-        file, *_ = parse_key_url(self.keys, None)
-        return _asked_passphrase(repeat=not file.exists())
+        return _asked_passphrase(repeat=not parse_key_url(self.keys, None).path.exists())
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryOptions(KeyOptions):
+    """The options of every command of a gallery."""
+
+    gallery: Annotated[str, option("record store", "PATH_OR_URL", envvar="IOM_GALLERY", show_envvar=True)] = (
+        "gallery.db"
+    )
+    application: Annotated[str, option("tenant", "NAME")] = "default"
+    quiet: Quiet = False
+
+    def open(self, hasher: "FaceHasher | Callable[[], FaceHasher]" = no_hasher, *, create: bool = False) -> "Gallery":
+        """The gallery, with a hasher or what opens it; with `create`, stores that are missing are made.
+
+        From here on the process leaves no core dump.
+        """
+        from iom.gallery.gallery import Gallery
+
+        if self.is_split:
+            raise ConfigError(
+                "a split gallery (split://...) enrols, verifies, renews and revokes one subject at a time; other "
+                "commands are those of its servers, with their own --gallery and --keys"
+            )
+        forbid_core_dumps()
+        return Gallery.open(self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether `--gallery` names the two servers of a split gallery."""
+        return self.gallery.startswith("split://")
+
+    def open_split(self, hasher: "FaceHasher | Callable[[], FaceHasher]" = no_hasher) -> "SplitGallery":
+        """The capture side of a split gallery."""
+        from iom.split.gallery import SplitGallery
+
+        forbid_core_dumps()
+        return SplitGallery.open(self.gallery, hasher)
 
 
 def _asked_passphrase(*, repeat: bool) -> str:
@@ -115,6 +147,12 @@ def _asked_passphrase(*, repeat: bool) -> str:
 
 
 Unchecked = Annotated[bool, option("take faces that are small or blurred, and aligned images that show none")]
+Release = Annotated[
+    str,
+    option(
+        "text that a match gives back (split gallery, full protocol)", "SECRET", envvar="IOM_RELEASE", show_envvar=True
+    ),
+]
 Slot = Annotated[int | None, option("only this reference", "N")]
 Fuse = Annotated[
     str,
@@ -177,6 +215,7 @@ def enroll(
     add: Annotated[bool, option("add to a subject that is enrolled already")],
     allow_revoked: Annotated[bool, option("bring a revoked subject back (otherwise refused or left out)")],
     token: Annotated[Path | None, _token_option("make a token for the subject (with --add: the one it has)")],
+    release: Release = "",
     fuse: Fuse = "none",
     unchecked: Unchecked,
     place: GalleryOptions,
@@ -194,6 +233,11 @@ def enroll(
         raise ConfigError("enroll: expected at least one image of the subject")
     name = place.application
     _check_images(images)
+    if place.is_split:
+        _refuse_in_split(token=token)
+        enrolment = {"another": add, "allow_revoked": allow_revoked}
+        return _store_split(place, subject, images, embedding, release, "enroll", enrolment)
+    _refuse_release(release)
     theirs = _subject_token(token, new=not add)
     with place.open(embedding.hasher) as gallery:
         gallery.application(name)
@@ -209,6 +253,17 @@ def enroll(
             new = gallery.enroll(subject, rows, application=name, metadata=metadata, token=given, **options)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"{subject}: {counted(len(new), 'reference')}{_told_token(token, new=not add)}")
+
+
+def _refuse_release(release: str) -> None:
+    if release:
+        raise ConfigError("--release is for a split gallery: --gallery split://...")
+
+
+def _refuse_in_split(*, token: Path | None = None, slot: int | None = None) -> None:
+    for flag, value in (("--token", token), ("--slot", slot)):
+        if value is not None:
+            raise ConfigError(f"{flag}: not for a split gallery, see docs/split.md")
 
 
 def _subject_token(path: Path | None, *, new: bool) -> contextlib.AbstractContextManager["SubjectToken | None"]:
@@ -246,12 +301,37 @@ class _Embedding:
         hasher = self.models.load()
         return MajorityHasher(hasher) if self.fuse == "majority" else hasher
 
-    def rows(self, gallery: "Gallery", images: Sequence[Path]) -> tuple[Any, dict[str, Any] | None]:
+    def rows(self, gallery: "Gallery | SplitGallery", images: Sequence[Path]) -> tuple[Any, dict[str, Any] | None]:
         """Rows to enrol of a subject's images, and their metadata."""
         from iom.gallery.templates import fuse
 
         rows = gallery.embed(images, checked=self.checked)
         return fuse(rows, self.fuse), None if self.fuse == "none" else {"fuse": self.fuse, "images": len(rows)}
+
+
+def _store_split(
+    place: GalleryOptions,
+    subject: str,
+    images: Sequence[Path],
+    embedding: _Embedding,
+    release: str,
+    action: str,
+    options: dict[str, Any],
+) -> Answer:
+    """Enrol or renew a subject in a split gallery."""
+    name = place.application
+    with place.open_split(embedding.hasher) as gallery:
+        gallery.application(name)
+        rows, _ = embedding.rows(gallery, images)
+        secret = release.encode()
+        if action == "enroll":
+            count = gallery.enroll(subject, rows, application=name, release=secret, **options)
+        else:
+            count = gallery.renew(subject, rows, application=name, release=secret)
+    told = subject if action == "enroll" else f"renewed {subject}"
+    return Answer(
+        {"application": name, "subject": subject, "references": count}, f"{told}: {counted(count, 'reference')}"
+    )
 
 
 def _enroll_folder(place: GalleryOptions, folder: Path, embedding: _Embedding, *, allow_revoked: bool) -> Answer:
@@ -333,6 +413,13 @@ def verify(
     if fmr is not None:
         raise ConfigError("--fmr is for two photographs; the threshold of a gallery is that of iom set-threshold")
     name = place.application
+    if place.is_split:
+        _refuse_in_split(token=token)
+        with place.open_split(models.load) as servers:
+            decision = servers.verify(first, image, application=name, checked=not unchecked)
+        secret = None if decision.released is None else decision.released.decode("utf-8", "replace")
+        facts = {"application": name, "subject": first, "match": decision.match, "released": secret}
+        return Answer(facts, "\n".join(filter(None, [str(decision), secret])), decision.match)
     theirs = _subject_token(token, new=False)
     try:
         with place.open(models.load) as gallery, theirs as given:
@@ -428,8 +515,13 @@ def _date(seconds: int) -> str:
 @command("revoke", examples=("alice", "alice --slot 1"))
 def revoke(subject: str, slot: Slot, place: GalleryOptions) -> Answer:
     """Refuse a subject's template for ever."""
-    with place.open() as gallery:
-        count = gallery.revoke(subject, application=place.application, slot=slot)
+    if place.is_split:
+        _refuse_in_split(slot=slot)
+        with place.open_split() as servers:
+            count = servers.revoke(subject, application=place.application)
+    else:
+        with place.open() as gallery:
+            count = gallery.revoke(subject, application=place.application, slot=slot)
     facts = {"application": place.application, "subject": subject, "revoked": count}
     return Answer(facts, f"revoked {counted(count, 'reference')} of {subject}")
 
@@ -441,6 +533,7 @@ def renew(
     images: Annotated[Sequence[Path], argument("IMAGE...", nargs=-1, required=True)],
     slot: Slot,
     token: Annotated[Path | None, _token_option("make a new token; the old one serves for nothing any more")],
+    release: Release = "",
     fuse: Fuse = "none",
     unchecked: Unchecked,
     place: GalleryOptions,
@@ -450,6 +543,10 @@ def renew(
     name = place.application
     _check_images(images)
     embedding = _Embedding(models, fuse, checked=not unchecked)
+    if place.is_split:
+        _refuse_in_split(token=token, slot=slot)
+        return _store_split(place, subject, images, embedding, release, "renew", {})
+    _refuse_release(release)
     theirs = _subject_token(token, new=True)
     with place.open(embedding.hasher) as gallery:
         with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for

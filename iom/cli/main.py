@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 import iom
-from iom.cli import data, deal, deploy, evaluate, gallery, train  # noqa: F401  (they declare the commands)
+from iom.cli import data, deal, deploy, evaluate, gallery, split, train  # noqa: F401  (they declare the commands)
 from iom.cli._command import EXIT_CODES, root, run
 
 TITLES = ("Gallery", "Service", "Train", "Data", "Evaluate")

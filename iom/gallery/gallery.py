@@ -28,7 +28,8 @@ from iom.errors import (
     TokenError,
     UnknownApplicationError,
 )
-from iom.gallery.key_store import Anchor, KeyState, KeyStore, PassphraseSource, open_key_store
+from iom.gallery.key_source import PassphraseSource
+from iom.gallery.key_store import Anchor, KeyState, KeyStore, open_key_store
 from iom.gallery.models import (
     DEFAULT_APPLICATION,
     UNSLOTTED,

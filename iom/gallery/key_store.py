@@ -1,10 +1,11 @@
-"""Key store: master key, masks and revoked records, apart from the record store.
+"""Key store: keys for labels, masks and revoked records, apart from the record store.
 
-A SQLite file whose rows are sealed with AES-256-GCM under a wrapping key, which comes from a passphrase, a key in
-another file, or a master from outside. The associated data of a row are the salt of the file and the kind and number of
-the row (of a mask: application and record), so that rows cannot be exchanged. Rows of `entries` are never deleted; the
-one row of `state` has their count and chains their tags, so that none can be removed or put back. Masks are deleted
-with their records.
+Keys come from a source (`iom.gallery.key_source`), whose master never leaves it: one that is sealed in the file of the
+key store by a passphrase or a key in another file, or one outside of it, or several that are joined. The file is of
+SQLite, and its rows are sealed with AES-256-GCM under a key of the source. The associated data of a row are the header
+of the file and the kind and number of the row (of a mask: application and record), so that rows cannot be exchanged.
+Rows of `entries` are never deleted; the one row of `state` has their count and chains their tags, so that none can be
+removed or put back. Masks are deleted with their records.
 """
 
 import contextlib
@@ -15,34 +16,29 @@ import hmac
 import json
 import os
 import secrets
-import shlex
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-from iom._files import write_secret
-from iom._registry import did_you_mean, with_scheme
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError
+from iom.gallery.key_source import JoinedSource, KeyPart, KeySource, MasterSource, PassphraseSource, Seal, read_key
+from iom.gallery.key_url import parse_key_url
 from iom.gallery.models import Application, AuditChain, AuditEntry, Tombstone
 from iom.gallery.stores.sqlite_file import Layout, SqliteFile, make_sqlite_file
-from iom.keys import TransformKey
+from iom.keys import TransformKey, derivation_label
 
 SEAL_BYTES = 16
-SCRYPT_COST = 1 << 17
-"""N of scrypt: 128 MB and some tenths of a second for each guess of a passphrase."""
-MIN_PASSPHRASE_LENGTH = 8
-COMMAND_SECONDS = 60
 MAX_RECORD = 2**62
 LEGACY_START = b'{"format":"iom-keys"'
-_MAX_COST = 1 << 20
-_SCRYPT_BLOCK = 8
 _NONCE_BYTES = 12
+_IDENTITY = b"iom/key-store/identity/v1"
+DERIVATION = 2
+"""Way in which new key stores derive the keys of their own: by HMAC. Way 1 is `TransformKey.stream` of the master."""
 
 LAYOUT = Layout(noun="key store", application_id=0x696F6D6B, format=2)  # "iomk"
 _SCHEMA = """
@@ -54,9 +50,6 @@ CREATE TABLE masks (
     application TEXT NOT NULL, record INTEGER NOT NULL, created INTEGER NOT NULL,
     sealed BLOB NOT NULL, PRIMARY KEY (application, record)) WITHOUT ROWID;
 """
-
-PassphraseSource: TypeAlias = str | Callable[[], str]
-PASSPHRASE_VARIABLE = "IOM_PASSPHRASE"  # noqa: S105 - its name
 
 
 class Anchor(NamedTuple):
@@ -100,7 +93,7 @@ class KeyState:
     keyed_from: int = 1
     anchor: Anchor | None = None
     applications: Mapping[str, KnownApplication] = dataclasses.field(default_factory=dict)
-    master: TransformKey | None = dataclasses.field(default=None, repr=False)
+    master: TransformKey | None = dataclasses.field(default=None, repr=False)  # of derivation 1
     revoked: Mapping[str, Mapping[int, Tombstone]] = dataclasses.field(default_factory=dict)
     epochs: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     rollbacks: tuple[tuple[int, int], ...] = ()
@@ -110,11 +103,23 @@ class KeyState:
         return self.applications.get(application, KnownApplication())
 
 
+@dataclasses.dataclass(frozen=True)
+class _OwnKeys:
+    """Keys of a key store for its own use, and the public identifier of its source."""
+
+    identity: str
+    rows: bytes = dataclasses.field(repr=False)
+    audit: bytes = dataclasses.field(repr=False)
+    chain: bytes = dataclasses.field(repr=False)
+    seal: bytes = dataclasses.field(repr=False)
+
+
 class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
     """Secrets of one gallery. Writes are durable when the call returns; threads may share it.
 
     A read returns one whole state: that after the last write of any process that returned before the call. No secret is
-    in a `repr`, a log or an error. `key` is the wrapping key of 32 bytes, `master` one from outside.
+    in a `repr`, a log or an error, and no method gives the master away. `rows` is the key of the file's rows, of 32
+    bytes; without a `source` the master is in the file, as in derivation 1.
 
     Raises:
         StoreError: The file is damaged, or not opened by this key.
@@ -123,41 +128,68 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
     def __init__(
         self,
         path: Path,
-        key: bytes,
+        rows: bytes,
         header: Mapping[str, Any],
         *,
-        master: TransformKey | None = None,
+        source: KeySource | None = None,
+        own: _OwnKeys | None = None,
         read_only: bool = False,
     ) -> None:
-        self._cipher = _Cipher(key, header)
-        self._external = master
+        self._cipher = _Cipher(rows, header)
         self._lock = threading.RLock()
         self._file = SqliteFile(path, LAYOUT, read_only=read_only)
         self._state = KeyState()
+        self._is_closed = False
         try:
             self.state()
+            self._source = source or _source_in(self._state, path)
+            self._own = own or _own_keys(self._source, header)
         except BaseException:
             self._file.close()
             raise
 
     @classmethod
-    def open(cls, path: Path, seal: "Seal", *, create: bool = False, read_only: bool = False) -> "KeyStore":
-        """Open or make the file of a seal, as `open_key_store` does."""
-        if create:
-            header = {"sealed_by": seal.kind, "salt": secrets.token_hex(16), **seal.settings}
-            key = seal.wrapping_key(header, True)
-            make_key_file(path, header, key, None if seal.master else TransformKey.generate())
-        else:
-            header = read_header(path, seal.kind)
-            key = seal.wrapping_key(header, False)
-        return cls(path, key, header, master=seal.master, read_only=read_only)
+    def open(cls, path: Path, *parts: KeyPart, create: bool = False, read_only: bool = False) -> "KeyStore":
+        """Open or make the file of some parts, as `open_key_store` does."""
+        sealed_by = "+".join(part.kind for part in parts)
+        header = _new_header(path, sealed_by, parts) if create else read_header(path, sealed_by)
+        if _derivation(header) == 1:
+            return cls._open_legacy(path, parts[0], header, read_only)
+        with contextlib.ExitStack() as opened:
+            sources: dict[int, KeySource] = {}
+            for place in sorted(range(len(parts)), key=lambda each: isinstance(parts[each], Seal)):
+                if create and isinstance(parts[place], Seal):  # its key file is made when the others have answered
+                    for source in sources.values():
+                        source.derive([_IDENTITY])
+                sources[place] = opened.enter_context(_opened_part(path, parts[place], header, create))
+            source = sources[0] if len(parts) == 1 else JoinedSource([sources[place] for place in range(len(parts))])
+            own = _own_keys(source, header)
+            if create:
+                header["identity"] = own.identity
+                make_key_file(path, header, own.rows)
+            elif not hmac.compare_digest(str(header.get("identity")).encode(), own.identity.encode()):
+                raise StoreError(
+                    f"{path}: belongs to other keys (identity {str(header.get('identity'))[:32]!a}, these keys have "
+                    f"{own.identity!r}): wrong passphrase or key, another token, key service or name space of it, or "
+                    "joined parts in another order. Nothing was written"
+                )
+            store = cls(path, own.rows, header, source=source, own=own, read_only=read_only)
+            opened.pop_all()
+        return store
 
-    def master(self) -> TransformKey:
-        """The master key, which never changes."""
-        master = self._external or self._state.master or self.state().master
-        if master is None:
-            raise StoreError(f"{self._file.path}: holds no master key; take it from a backup")
-        return master
+    @classmethod
+    def _open_legacy(cls, path: Path, part: KeyPart, header: Mapping[str, Any], read_only: bool) -> "KeyStore":
+        """A key store of derivation 1."""
+        if isinstance(part, Seal):
+            return cls(path, part.wrapping_key(header, False), header, read_only=read_only)
+        source = part.open(False)
+        return cls(path, legacy_rows_key(source), header, source=source, read_only=read_only)
+
+    def derive(self, space: str, labels: Sequence[bytes]) -> list[bytes]:
+        """Keys of 32 bytes for labels of a name space, which no label of another space, and no other use, gets."""
+        name = space.encode()
+        start = b"iom/space/v1\0" + len(name).to_bytes(4, "big") + name
+        return self._keys().derive([start + label for label in labels])
 
     def reserve(self, application: str, count: int) -> range:
         """Record numbers that were never given out before, whatever record store was put back; gaps are allowed."""
@@ -275,24 +307,29 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         self._file.vacuum()
 
     def identity(self) -> str:
-        """Public identifier of the master, by which a record store recognizes its key store."""
-        return hmac.digest(self.master().secret, b"iom/key-store/identity/v1", "sha256").hex()[:32]
+        """Public identifier of the keys, by which a record store recognizes its key store."""
+        return self._own_open().identity
 
     def audit_key(self) -> bytes:
         """Key of the pseudonyms in the audit log."""
-        return self.master().stream("gallery-audit", 32)
+        return self._own_open().audit
 
     def chain(self) -> AuditChain:
         """The chain of the audit log, under a key of its own."""
-        return AuditChain(self.master().stream("gallery-audit-chain", 32), self.state().keyed_from)
+        return AuditChain(self._own_open().chain, self.state().keyed_from)
+
+    def record_keys(self, application: str, records: Sequence[tuple[str, int]]) -> list[TransformKey]:
+        """Keys of records, given as `(subject, number)`, in key mode `subject`; one request where keys are remote."""
+        labels = [derivation_label(application, subject_id, record) for subject_id, record in records]
+        return [TransformKey(key) for key in self._keys().derive(labels)]
 
     def record_key(self, application: str, subject_id: str, record: int) -> TransformKey:
         """Key of one record, in key mode `subject`."""
-        return self.master().derive(application=application, subject=subject_id, record=record)
+        return self.record_keys(application, [(subject_id, record)])[0]
 
-    def application_key(self, application: str, epoch: int) -> TransformKey:
-        """Key of all records of an epoch, in key mode `application`; no subject has an empty id."""
-        return self.master().derive(application=application, subject="", record=epoch)
+    def application_keys(self, application: str, epochs: Sequence[int]) -> list[TransformKey]:
+        """Keys of all records of epochs, in key mode `application`; no subject has an empty id."""
+        return self.record_keys(application, [("", epoch) for epoch in epochs])
 
     def seal(self, message: bytes) -> bytes:
         """Authentication tag of a record, `SEAL_BYTES` long."""
@@ -302,14 +339,24 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     @functools.cached_property
     def _seal_mac(self) -> hmac.HMAC:
-        return hmac.new(self.master().stream("gallery-seal", 32), digestmod="sha256")
+        return hmac.new(self._own_open().seal, digestmod="sha256")
 
     def close(self) -> None:
         """Forget all secrets and close the file; a second call does nothing."""
-        self._external = None
-        self._state = KeyState()
+        self._is_closed = True
+        self._state, self._own = KeyState(), _OwnKeys("", b"", b"", b"", b"")
         self.__dict__.pop("_seal_mac", None)
+        self._source.close()
         self._file.close()
+
+    def _keys(self) -> KeySource:
+        self._own_open()
+        return self._source
+
+    def _own_open(self) -> _OwnKeys:
+        if self._is_closed:
+            raise StoreError(f"{self._file.path}: the key store is closed")
+        return self._own
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -483,104 +530,24 @@ class _Cipher:
         return self._bound + kind.encode() + b"\0" + str(number).encode()
 
 
-@dataclasses.dataclass(frozen=True)
-class Seal:
-    """Secret that seals a key store: kind (in its header), `(header, is_new)` to 32 bytes, master from outside."""
-
-    kind: str
-    wrapping_key: Callable[[Mapping[str, Any], bool], bytes] = dataclasses.field(repr=False)
-    master: TransformKey | None = dataclasses.field(default=None, repr=False)
-    settings: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-
-def passphrase_seal(read: PassphraseSource | None, cost: int = 0) -> Seal:
-    """The seal of a passphrase, which is asked for when it is needed; `None` takes it from the environment."""
-
-    def wrapping_key(header: Mapping[str, Any], is_new: bool) -> bytes:
-        passphrase = read if isinstance(read, str) else read() if read else os.environ.get(PASSPHRASE_VARIABLE)
-        if passphrase is None:
-            raise StoreError(
-                "key store: expected a passphrase, received none: give passphrase=..., or set the environment "
-                f"variable {PASSPHRASE_VARIABLE}"
-            )
-        if is_new and len(passphrase) < MIN_PASSPHRASE_LENGTH:
-            raise KeyMaterialError(
-                f"passphrase: expected at least {MIN_PASSPHRASE_LENGTH} characters, received {len(passphrase)}"
-            )
-        n, salt = header.get("cost"), header.get("salt")
-        if not isinstance(n, int) or not 2 <= n <= _MAX_COST or n & (n - 1) or not isinstance(salt, str):
-            raise StoreError("key store: its header is damaged; take it from a backup")
-        memory = 128 * _SCRYPT_BLOCK * (n + 64)
-        return hashlib.scrypt(
-            passphrase.encode(), salt=salt.encode(), n=n, r=_SCRYPT_BLOCK, p=1, maxmem=memory, dklen=32
-        )
-
-    return Seal("passphrase", wrapping_key, settings={"cost": cost or SCRYPT_COST})
-
-
-def key_file_seal(path: Path) -> Seal:
-    """The seal of a key in a file, which is made with a new key store where it is missing."""
-
-    def wrapping_key(header: Mapping[str, Any], is_new: bool) -> bytes:
-        try:
-            if is_new:
-                with contextlib.suppress(FileExistsError):
-                    write_secret(path, TransformKey.generate().to_text() + "\n")
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"key file {path}: cannot be read or made: {error.strerror}") from error
-        except UnicodeDecodeError:  # its text holds a byte of the file
-            raise StoreError(f"key file {path}: is no text of a key") from None
-        return read_master(text, str(path)).stream("gallery-wrapping-key", 32)
-
-    return Seal("key", wrapping_key)
-
-
-def read_master(text: str, source: str) -> TransformKey:
-    """A master key from its text; an error names the source alone, never the text."""
-    try:
-        return TransformKey.from_text(text)
-    except KeyMaterialError as error:
-        raise KeyMaterialError(f"master key from {source}: {error}") from error
-
-
-def from_environment(name: str) -> TransformKey:
-    """The master key in an environment variable."""
-    text = os.environ.get(name)
-    if text is None:
-        raise StoreError(f"key store: the environment variable {name} is not set")
-    return read_master(text, f"the environment variable {name}")
-
-
-def from_command(command: str) -> TransformKey:
-    """The master key in the first line that a command prints; it runs without a shell, its errors are not shown."""
-    try:
-        done = subprocess.run(  # noqa: S603 - whoever starts this program chooses the command
-            shlex.split(command), capture_output=True, timeout=COMMAND_SECONDS, check=False
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise StoreError(
-            f"key store: the command for the master key could not be run: {type(error).__name__}"
-        ) from None
-    if done.returncode:
-        raise StoreError(f"key store: the command for the master key ended with code {done.returncode}")
-    line = done.stdout.decode("utf-8", "replace").strip().split("\n")[0]
-    return read_master(line, "a command")
-
-
-EXTERNAL: dict[str, Callable[[str], TransformKey]] = {"environment": from_environment, "command": from_command}
-"""Reader of a master key from outside, by the scheme of a URL."""
-
-
 def open_key_store(
     url: str | os.PathLike[str], *, create: bool = False, passphrase: PassphraseSource | None = None
 ) -> KeyStore:
     """The key store of a path or URL.
 
-    `file:PATH`, or a text without a colon, is opened by a passphrase, `file:PATH?key-file=PATH` by a key in another
-    file, which is made with the store where it is missing. With `environment:NAME?file=PATH` and
-    `command:PROGRAM ARGUMENTS?file=PATH` the master comes from outside, as the text of `TransformKey.to_text`, and the
-    file has the rest. `?mode=ro` (or `&mode=ro`) behind it opens it for reading only.
+    - `file:PATH`, or a text without a colon: the master is in the file, sealed by a passphrase; with
+      `file:PATH?key-file=PATH` by a key in another file, which is made with the store where it is missing.
+    - `environment:NAME?file=PATH` and `command:PROGRAM ARGUMENTS?file=PATH`: the master is the text of
+      `TransformKey.to_text` in a variable, or in the first line that a program prints.
+    - `pkcs11:token=NAME;object=NAME?module-path=PATH&pin-source=file:PATH&file=PATH`: the master is a secret in a
+      token, which computes the keys and does not let it out; made with the store where it is missing. Needs the extra
+      `pkcs11`. Without `pin-source` the PIN is in the environment variable IOM_PKCS11_PIN.
+    - `https://HOST:PORT?certificate=PATH&key=PATH&authority=PATH&file=PATH`: the master is that of a key service
+      (`iom serve-keys`), which computes the keys; `&name=NAME` is the name in its certificate.
+    - Several of these joined by `+`: all of them are needed for every key, in this order.
+
+    Exactly one part names the file, which has the rest: masks, revoked records, state. `&mode=ro` behind any part opens
+    it for reading only. A gallery stays with the kind of its key store, since a master never leaves its place.
 
     Args:
         url: Scheme and place, or a path.
@@ -590,34 +557,75 @@ def open_key_store(
     Raises:
         StoreNotFoundError: The file is missing.
         StoreError: Unknown scheme, or the file exists already, is damaged, of an older format or not opened by this
-            passphrase or key.
+            passphrase or key; a token or a key service does not answer, or is another one.
+        RateLimitError: The key service may be asked again after a time.
     """
-    path, seal, read_only = parse_key_url(url, passphrase)
-    return KeyStore.open(path, seal, create=create, read_only=read_only)
+    found = parse_key_url(url, passphrase)
+    return KeyStore.open(found.path, *found.parts, create=create, read_only=found.read_only)
 
 
-def parse_key_url(url: str | os.PathLike[str], passphrase: PassphraseSource | None) -> tuple[Path, Seal, bool]:
-    """File and seal of a URL, and whether it is for reading only."""
-    url = with_scheme(url, "file:")
-    scheme, separator, rest = url.partition(":")
-    schemes = ("file", *EXTERNAL)
-    if not separator or scheme not in schemes:
+def _own_keys(source: KeySource, header: Mapping[str, Any]) -> _OwnKeys:
+    """All of them in one request."""
+    labels = [_IDENTITY, b"iom/key-store/rows/v2\0" + str(header.get("salt")).encode()]
+    labels += [b"iom/key-store/audit/v2", b"iom/key-store/audit-chain/v2", b"iom/key-store/seal/v2"]
+    identity, rows, audit, chain, seal = source.derive(labels)
+    if _derivation(header) == 1 and isinstance(source, MasterSource):
+        audit, chain, seal = map(source.stream, ("gallery-audit", "gallery-audit-chain", "gallery-seal"))
+    return _OwnKeys(_identity_text(identity), rows, audit, chain, seal)
+
+
+def identity_of(source: KeySource) -> str:
+    """The `identity` of a key store with these keys."""
+    return _identity_text(source.derive([_IDENTITY])[0])
+
+
+def _identity_text(key: bytes) -> str:
+    return key.hex()[:32]
+
+
+def _source_in(state: KeyState, path: Path) -> KeySource:
+    if state.master is None:
+        raise StoreError(f"{path}: holds no master key; take it from a backup")
+    return MasterSource(state.master)
+
+
+def legacy_rows_key(source: KeySource) -> bytes:
+    """The key of the rows where a key store of derivation 1 has its master outside."""
+    if not isinstance(source, MasterSource):
+        raise StoreError("key store: of derivation 1, expected a master from the environment or a command")
+    return source.stream("gallery-key-file")
+
+
+def _derivation(header: Mapping[str, Any]) -> int:
+    found = header.get("derivation", 1)
+    if type(found) is not int or not 1 <= found <= DERIVATION:
         raise StoreError(
-            f"key store: expected a URL {':..., '.join(schemes)}:..., received the scheme "
-            f"'{scheme if separator else ''}'{did_you_mean(scheme, schemes)}"
+            f"key store: expected derivation 1 to {DERIVATION} in its header, found {str(found)[:20]!a}; use the "
+            "version of iom that made it"
         )
-    read_only = rest.endswith(("?mode=ro", "&mode=ro"))
-    rest = rest[: -len("?mode=ro")] if read_only else rest
-    place, _, value = rest.partition("?key-file=" if scheme == "file" else "?file=")
-    if scheme != "file":
-        if not place or not value:
-            raise StoreError(f"key store: expected {scheme}:...?file=PATH, where PATH is the file for the rest")
-        master = EXTERNAL[scheme](place)
-        seal = Seal("external", lambda header, is_new: master.stream("gallery-key-file", 32), master)
-        return Path(value), seal, read_only
-    if not place:
-        raise StoreError("key store: expected file:PATH")
-    return Path(place), key_file_seal(Path(value)) if value else passphrase_seal(passphrase), read_only
+    return found
+
+
+def _new_header(path: Path, sealed_by: str, parts: Sequence[KeyPart]) -> dict[str, Any]:
+    if path.exists():  # before a token or another file gets a new secret
+        raise StoreError(f"{path}: there is a file already; nothing was changed")
+    settings = {name: value for part in parts if isinstance(part, Seal) for name, value in part.settings.items()}
+    return {"sealed_by": sealed_by, "derivation": DERIVATION, "salt": secrets.token_hex(16), **settings}
+
+
+def _opened_part(path: Path, part: KeyPart, header: dict[str, Any], is_new: bool) -> KeySource:
+    """The source of a part; the master of a new file is added to its header."""
+    if not isinstance(part, Seal):
+        return part.open(is_new)
+    if is_new:
+        source, header["master"] = part.new_master(header)
+        return source
+    try:
+        return part.read_master(header, header["master"])
+    except (KeyError, TypeError, ValueError):
+        raise StoreError(
+            f"{path}: wrong passphrase or key, or it is damaged; take the key store from a backup"
+        ) from None
 
 
 def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
@@ -635,15 +643,18 @@ def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
     except (IndexError, ValueError, TypeError, KeyError):
         raise StoreError(f"{path}: its header is damaged; take it from a backup") from None
     if known != sealed_by:
-        raise StoreError(f"{path}: is not opened by {sealed_by}; it was made to be opened by: {str(known)[:20]!a}")
+        raise StoreError(
+            f"{path}: is not opened by {sealed_by}; it was made to be opened by: {str(known)[:80]!a}, joined parts in "
+            "this order. A gallery cannot move to keys of another kind, since a master never leaves its place: make a "
+            "new gallery and enrol anew"
+        )
     return dict(header)
 
 
 def make_key_file(
     path: Path,
     header: Mapping[str, Any],
-    key: bytes,
-    master: TransformKey | None,
+    rows: bytes,
     *,
     keyed_from: int = 1,
     fill: Callable[[KeyWrite], None] = lambda write: None,
@@ -653,8 +664,7 @@ def make_key_file(
     def write_rows(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN")
         connection.execute("INSERT INTO header VALUES (1, ?)", (json.dumps(dict(header)),))
-        write = KeyWrite(connection, _Cipher(key, header), KeyState(keyed_from=keyed_from))
-        write.append("master", {"master": master.to_text()} if master else {})
+        write = KeyWrite(connection, _Cipher(rows, header), KeyState(keyed_from=keyed_from))
         fill(write)
         write.finish()
         connection.execute("COMMIT")
@@ -680,7 +690,7 @@ def _with_entries(known: KeyState, entries: Sequence[tuple[str, Mapping[str, Any
     more: dict[str, list[Tombstone]] = {}
     for kind, value in entries:
         if kind == "master" and "master" in value:
-            master = read_master(value["master"], place)
+            master = read_key(value["master"], place)
         elif kind == "rollback":
             rollbacks = (*rollbacks, (value["known"], value["found"]))
         elif kind == "accepted":

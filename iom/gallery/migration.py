@@ -9,7 +9,7 @@ import dataclasses
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,9 @@ import sqlalchemy as sa
 from iom._untrusted import parse_json
 from iom.errors import StoreError, StoreNotFoundError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import (
-    LAYOUT,
-    MAX_RECORD,
-    KeyStore,
-    KeyWrite,
-    PassphraseSource,
-    Seal,
-    make_key_file,
-    parse_key_url,
-    read_master,
-)
+from iom.gallery.key_source import KeyPart, MasterSource, PassphraseSource, Seal, SourceOpener, read_key
+from iom.gallery.key_store import LAYOUT, MAX_RECORD, KeyStore, KeyWrite, identity_of, legacy_rows_key, make_key_file
+from iom.gallery.key_url import parse_key_url
 from iom.gallery.models import Application, AuditChain, AuditEvent, Counts, Tombstone, check_subject_id, tampered
 from iom.gallery.stores.base import APPLICATIONS, AUDIT, TOMBSTONES, RecordStore, open_store
 from iom.gallery.templates import check_seal, sealed
@@ -65,9 +57,10 @@ def migrate(
     sealed by the same passphrase, key or master; `None` adds `.v2` to the name of the old one. If the result does not
     hold the content of the old stores, a `StoreError` leaves them as they were.
     """
-    old_path, seal, _ = parse_key_url(keys_url, passphrase)
+    found = parse_key_url(keys_url, passphrase)
+    old_path = found.path
     new_path = new_key_file or old_path.with_name(old_path.name + ".v2")
-    old = _read_legacy(old_path, seal)
+    old = _read_legacy(old_path, found.parts)
     was_old = _convert_records(gallery_url, old, new_path)
     if not was_old and not new_path.exists():
         raise StoreError(
@@ -92,13 +85,13 @@ def migrate(
 
 @dataclasses.dataclass(frozen=True)
 class _Legacy:
-    """Content of a key store of format 1; `external` is the master where it comes from outside."""
+    """Content of a key store of format 1; its `master` is in it, or comes from outside (`external`)."""
 
     path: Path
     key: bytes = dataclasses.field(repr=False)
     header: Mapping[str, Any]
-    master: TransformKey = dataclasses.field(repr=False)
-    external: TransformKey | None = dataclasses.field(repr=False)
+    master: TransformKey | None = dataclasses.field(repr=False)
+    external: SourceOpener | None
     masks: Mapping[str, Mapping[int, bytes]] = dataclasses.field(repr=False)
     revoked: Mapping[str, Mapping[int, str]]
     entries: int
@@ -111,8 +104,9 @@ class _Legacy:
     @contextlib.contextmanager
     def open_new(self, path: Path) -> Iterator[KeyStore]:
         """The new key store at `path`; a `StoreError` unless it holds what this one does."""
-        with KeyStore(path, self.key, self.new_header, master=self.external) as keys:
-            same = keys.master() == self.master
+        source = self.external.open(False) if self.external else None
+        with KeyStore(path, self.key, self.new_header, source=source) as keys:
+            same = self.master is None or keys.identity() == identity_of(MasterSource(self.master))
             for name, subjects in self.revoked.items():
                 known = keys.revoked(name)
                 same &= subjects.items() <= {(record, each.subject_id) for record, each in known.items()}
@@ -157,8 +151,7 @@ def _convert(store: RecordStore, connection: sa.Connection, old: _Legacy, new_pa
         )
     fill = _content(store, connection, old)
     if not new_path.exists():
-        master = None if old.external else old.master
-        make_key_file(new_path, old.new_header, old.key, master, keyed_from=len(entries) + 1, fill=fill)
+        make_key_file(new_path, old.new_header, old.key, keyed_from=len(entries) + 1, fill=fill)
     with old.open_new(new_path) as keys:
         if store.owner() not in ("", keys.identity()):
             raise StoreError("this key store does not belong to this record store: another master")
@@ -210,6 +203,7 @@ def _content(store: RecordStore, connection: sa.Connection, old: _Legacy) -> Cal
                 raise tampered(f"application {name}: the tombstone of record {tombstone.record} has another subject")
 
     def fill(write: KeyWrite) -> None:
+        write.append("master", {"master": old.master.to_text()} if old.master else {})
         for name in {**following, **revoked, **old.masks}:
             gone, masks, epoch = revoked.get(name, {}), old.masks.get(name, {}), epochs.get(name, 0)
             if gone:
@@ -220,7 +214,7 @@ def _content(store: RecordStore, connection: sa.Connection, old: _Legacy) -> Cal
     return fill
 
 
-def _read_legacy(path: Path, seal: Seal) -> _Legacy:
+def _read_legacy(path: Path, parts: Sequence[KeyPart]) -> _Legacy:
     """Read a key store of format 1: a line of JSON, and entries that are each sealed.
 
     An entry is its length (4 bytes, big endian), a nonce (12) and an AES-256-GCM ciphertext with its tag. Its
@@ -235,13 +229,14 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     line, _, rest = data.partition(b"\n")
     header = _legacy_header(path, line)
     number = int(header["start"])
-    key, master = seal.wrapping_key(header, False), seal.master
+    key, external = _legacy_key(parts, header)
+    master: TransformKey | None = None
     masks: dict[str, dict[int, bytes]] = {}
     revoked: dict[str, dict[int, str]] = {}
     for entry in _legacy_entries(path, header, key, rest):
         number += 1
         if "master" in entry:
-            master = read_master(entry["master"], str(path))
+            master = read_key(entry["master"], str(path))
         for name, of in entry.get("masks", {}).items():
             found = {int(record): base64.b64decode(of[record]) for record in of}
             masks.setdefault(name, {}).update(found)
@@ -249,9 +244,19 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
             for subject_id, record in pairs:
                 revoked.setdefault(name, {})[record] = subject_id
                 masks.get(name, {}).pop(record, None)
-    if master is None:
+    if master is None and external is None:
         raise StoreError(f"{path}: holds no master key; take it from a backup")
-    return _Legacy(path, key, header, master, seal.master, masks, revoked, number)
+    return _Legacy(path, key, header, master, external, masks, revoked, number)
+
+
+def _legacy_key(parts: Sequence[KeyPart], header: Mapping[str, Any]) -> tuple[bytes, SourceOpener | None]:
+    """The key of a key store of format 1, and its master where that comes from outside."""
+    if len(parts) != 1:
+        raise StoreError(f"key store: of format 1, expected one part in its URL, received {len(parts)}")
+    if isinstance(parts[0], Seal):
+        return parts[0].wrapping_key(header, False), None
+    with parts[0].open(False) as source:
+        return legacy_rows_key(source), parts[0]
 
 
 def _legacy_header(path: Path, line: bytes) -> dict[str, Any]:

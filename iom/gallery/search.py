@@ -163,7 +163,7 @@ class Searcher:
         name, hits = application.name, []
         if application.key_mode == "application":
             for epoch in sorted(self.refresh(application)):
-                key = self._keys.application_key(name, epoch)
+                (key,) = self._keys.application_keys(name, [epoch])
                 probe = pack(hasher.hash(embedding[None], key), hasher.alphabet_size)
                 index = self.refresh(application).get(epoch)
                 if index is not None:  # else the last reference of the epoch was revoked meanwhile

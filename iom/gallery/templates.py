@@ -139,9 +139,9 @@ def record_keys(keys: KeyStore, application: Application, references: Sequence[t
     """Key of each `(subject_id, record, epoch)`; a single one where they share it."""
     if application.key_mode == "application":
         epochs = {epoch for _, _, epoch in references}
-        shared = {epoch: keys.application_key(application.name, epoch) for epoch in epochs}
+        shared = dict(zip(epochs, keys.application_keys(application.name, list(epochs)), strict=True))
         return shared[epochs.pop()] if len(epochs) == 1 else [shared[epoch] for _, _, epoch in references]
-    return [keys.record_key(application.name, subject, record) for subject, record, _ in references]
+    return keys.record_keys(application.name, [(subject, record) for subject, record, _ in references])
 
 
 def reserve_records(
@@ -168,15 +168,15 @@ def reserve_records(
     for each in keys.revoked(name).values():
         revoked.setdefault(each.subject_id, set()).add(each.record)
 
-    def part(subject_id: str, record: int) -> int:
-        return part_of(keys.record_key(name, subject_id, record), parts)
+    def parts_of(records: Sequence[tuple[str, int]]) -> list[int]:
+        return [part_of(key, parts) for key in keys.record_keys(name, records)]
 
     def wanted(subject_id: str) -> int:
         gone = revoked.get(subject_id, set()) | {each.record for each in store.tombstones(name, subject_id=subject_id)}
         valid = [each.record for each in store.references(name, subject_id) if each.record not in gone]
         if valid and not renewed:
-            return part(subject_id, valid[0])
-        used = {part(subject_id, record) for record in [*gone, *valid]}
+            return parts_of([(subject_id, valid[0])])[0]
+        used = set(parts_of([(subject_id, record) for record in [*gone, *valid]]))
         left = [number for number in range(parts) if number not in used]
         if not left:
             raise RevokedError(
@@ -190,8 +190,10 @@ def reserve_records(
     targets = {subject_id: wanted(subject_id) for subject_id in set(subject_ids)}
     records: dict[int, int] = {}
     while missing := [row for row in range(len(subject_ids)) if row not in records]:
-        for row, record in zip(missing, keys.reserve(name, len(missing)), strict=True):
-            if part(subject_ids[row], record) == targets[subject_ids[row]]:
+        new = keys.reserve(name, len(missing))
+        found = parts_of([(subject_ids[row], record) for row, record in zip(missing, new, strict=True)])
+        for row, record, part in zip(missing, new, found, strict=True):
+            if part == targets[subject_ids[row]]:
                 records[row] = record
     return [records[row] for row in range(len(subject_ids))]
 

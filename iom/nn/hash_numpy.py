@@ -64,7 +64,9 @@ class Head:
         self._steps = []
         for step in steps:
             found = {name: arrays[key] for name, key in step["arrays"].items()}
-            self._steps.append((step["step"], STEPS[step["step"]], step["reads"], {**step["settings"], **found}))
+            function = STEPS[step["step"]]
+            made = function() if isinstance(function, type) else function
+            self._steps.append((step["step"], made, step["reads"], {**step["settings"], **found}))
 
     @classmethod
     def load(cls, path: Path) -> "Head":
@@ -256,26 +258,36 @@ def corrected(
     return result
 
 
-def _projection(rows: Array, *, kernel: Array, alphabet_size: int, steps: int, **refinement: float) -> Array:
-    """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`; for Q = 2 one vector and a sign suffice."""
-    vectors = centred(np, kernel, alphabet_size)
-    half = vectors[:, ::2]
+class _Projection:
+    """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`; for Q = 2 one vector and a sign suffice.
 
-    def held_by(values: Array) -> Array:
-        if alphabet_size == 2:
-            return np.sign(values @ half) @ half.T
-        return read_back(np, values, vectors, alphabet_size)
+    Vectors are centred once for each kernel: that takes longer than the hash of one row.
+    """
 
-    return (corrected(np, rows, held_by, steps=steps, **refinement) @ kernel).reshape(len(rows), -1, alphabet_size)
+    def __init__(self) -> None:
+        self._known: tuple[Array, Array] | None = None
+
+    def __call__(self, rows: Array, *, kernel: Array, alphabet_size: int, steps: int, **refinement: float) -> Array:
+        if self._known is None or self._known[0] is not kernel:
+            vectors = centred(np, kernel, alphabet_size)
+            self._known = kernel, np.ascontiguousarray(vectors[:, ::2]) if alphabet_size == 2 else vectors
+        vectors = self._known[1]
+
+        def held_by(values: Array) -> Array:
+            if alphabet_size == 2:
+                return np.sign(values @ vectors) @ vectors.T
+            return read_back(np, values, vectors, alphabet_size)
+
+        return (corrected(np, rows, held_by, steps=steps, **refinement) @ kernel).reshape(len(rows), -1, alphabet_size)
 
 
-STEPS: dict[str, Callable[..., Array]] = {
+STEPS: dict[str, Callable[..., Any]] = {
     "unit": _unit,
     "dense": _dense,
     "prelu": _prelu,
     "sum": np.add,
     "permutation": _permutation,
     "rotation": functools.partial(rotate, np),
-    "projection": _projection,
+    "projection": _Projection,
 }
-"""Step of a head to its function; the names are written by the export."""
+"""Step of a head to its function, or to a class of which each head makes one; the names are written by the export."""

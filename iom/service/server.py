@@ -8,17 +8,14 @@ that sends its request at once is always served.
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import ipaddress
 import logging
 import math
 import re
-import resource
 import signal
 import socket
 import ssl
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -37,7 +34,6 @@ from iom.service.settings import ConnectionSettings
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_HEADER = 16 * 1024
 """Bytes of a request header."""
-_PR_SET_DUMPABLE = 4
 _END_OF_HEADER = re.compile(rb"\n\r?\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 SECONDS_TO_STOP = 30
@@ -150,18 +146,6 @@ class _Server(uvicorn.Server):
         finally:
             for each, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
                 signal.signal(each, handler)
-
-
-def forbid_core_dumps() -> None:
-    """Switch off core dumps and, on Linux, access to the memory of this process by others of the same user.
-
-    The limit on core dumps is inherited by child processes, the other setting is not.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "cannot switch off core dumps")
 
 
 class WaitingConnections:

@@ -54,13 +54,13 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._mark = _mark(path)
+        self._mark = file_mark(path)
         self._tokens = read_tokens(path)
 
     def find(self, text: str) -> Token | None:
         """The presented token, unless unknown or expired; every stored hash is compared, each in constant time."""
         with self._lock:
-            mark = _mark(self._path)
+            mark = file_mark(self._path)
             if mark != self._mark:
                 # A damaged file must not keep a token alive that was to be taken back.
                 self._tokens = []
@@ -134,7 +134,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _mark(path: Path) -> Any:
+def file_mark(path: Path) -> Any:
+    """What changes with a file: its times, size and inode; `None` where it is missing."""
     try:
         status = path.stat()
     except OSError:

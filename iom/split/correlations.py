@@ -25,6 +25,7 @@ import fcntl
 import functools
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import shutil
@@ -32,7 +33,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -48,9 +49,12 @@ DEAL_BYTES = 16
 """Bytes of the id of a deal."""
 CHUNK = 32
 """Indexes that one write of the mark takes; those of them that are unused when a process ends are lost."""
+LOW_SHARES = (10, 100)
+"""A warning is logged when a tenth of a deal is left, and a hundredth."""
 MAX_COUNT = 1 << 32
 """Correlations of one deal."""
 Side = Literal["A", "B"]
+_LOG = logging.getLogger("iom.split")
 _BLOCK_BYTES = 16
 _CHECK_BYTES = 16
 _PAGE = 4096
@@ -366,7 +370,7 @@ class _Header:
         return hashlib.sha256(bound + content).digest()[:_CHECK_BYTES]
 
 
-class _DealtFile(contextlib.AbstractContextManager["_DealtFile"]):
+class _DealtFile:
     """One side's file of a deal, held by one process; its threads may share it.
 
     With `terms`, a file of another shape or threshold is refused.
@@ -398,6 +402,9 @@ class _DealtFile(contextlib.AbstractContextManager["_DealtFile"]):
         except BaseException:
             os.close(self._file)
             raise
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -446,7 +453,15 @@ class _DealtFile(contextlib.AbstractContextManager["_DealtFile"]):
         """Put a higher mark on the disk."""
         os.pwrite(self._file, self._header.mark_bytes(mark), _PAGE)
         os.fsync(self._file)
+        before, after = self.count - self._mark, self.count - mark
         self._mark = mark
+        if any(before > self.count // share >= after for share in LOW_SHARES):
+            _LOG.warning(
+                "%s: %d of %d correlations left; run iom deal for new ones, for both sides",
+                self.path,
+                after,
+                self.count,
+            )
 
     def _read(self, index: int) -> bytes:
         """The block of an index; zeros are left of it."""
@@ -528,9 +543,9 @@ class CorrelationsA(_DealtFile):
         """Go on at B's mark, below which B refuses all: after a crash of B, or where this file is an older copy."""
         with self._lock, self._explained():
             self._check_open()
-            if not 0 <= mark <= self.count:
+            if not isinstance(mark, int) or not 0 <= mark <= self.count:
                 raise CorrelationError(
-                    f"{self.path}: expected a mark of 0 to {self.count}, received {mark}; do both sides have one deal?",
+                    f"{self.path}: expected a mark of 0 to {self.count} from the other side; do both have one deal?",
                     mark=self._mark,
                 )
             self._chunk = [(index, block) for index, block in self._chunk if index >= mark]

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from iom._peers import PeerClient
 from iom.codes.packing import pack
-from iom.errors import AlreadyEnrolledError, ConfigError, EnrolmentError, NotEnrolledError, PeerError, RevokedError
+from iom.errors import (
+    AlreadyEnrolledError,
+    ConfigError,
+    CorrelationError,
+    EnrolmentError,
+    NotEnrolledError,
+    PeerError,
+    RevokedError,
+)
 from iom.gallery.gallery import FaceSource, HasherSource, embed_faces
 from iom.gallery.models import DEFAULT_APPLICATION, Application, check_subject_id, revoked_subject
 from iom.gallery.templates import check_hasher
@@ -52,6 +60,7 @@ from iom.split.messages import (
     Settings,
     Verify,
     ask,
+    different_settings,
     seal,
     session_of,
     unseal,
@@ -75,6 +84,7 @@ SECONDS = 10.0
 MAX_RELEASED = 1024
 """Bytes of a secret that a match releases."""
 _TRIES = 4
+_FILES = ("certificate", "key", "authority")
 _FORM = "split://HOST:PORT,HOST:PORT?certificate=FILE&key=FILE&authority=FILE"
 T = TypeVar("T")
 
@@ -125,18 +135,26 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
     def open(cls, url: str, hasher: HasherSource = BUNDLED) -> "SplitGallery":
         """The gallery of `split://HOST:PORT,HOST:PORT?certificate=FILE&key=FILE&authority=FILE`.
 
-        The first server is A. `&protocol=lite` names the protocol.
+        The first server is A. `&protocol=lite` names the protocol, `&name-a=NAME&name-b=NAME` the names in the servers'
+        certificates, which are `a` and `b` otherwise.
 
         Raises:
             ConfigError: The URL is of another form, or a file cannot be used.
         """
-        places, files, protocol = parse_split_url(url)
-        certificate, key, authority = (files[name] for name in ("certificate", "key", "authority"))
+        options = _options(url)
+        files = {name: Path(options[name]) for name in _FILES}
         clients = [
-            PeerClient(f"https://{place}", certificate=certificate, key=key, authority=authority, seconds=SECONDS)
-            for place in places
+            PeerClient(
+                f"https://{options[side]}",
+                certificate=files["certificate"],
+                key=files["key"],
+                authority=files["authority"],
+                name=options[f"name-{side}"],
+                seconds=SECONDS,
+            )
+            for side in "ab"
         ]
-        return cls((clients[0], clients[1]), hasher, protocol=protocol)
+        return cls((clients[0], clients[1]), hasher, protocol=options["protocol"])
 
     @property
     def hasher(self) -> FaceHasher:
@@ -269,10 +287,14 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
             if left and any(one.epoch != other.epoch for one, other in pairs):
                 continue  # a refresh is under way
             pairs = [(one, other) for one, other in pairs if one.epoch == other.epoch]
-            if pairs:
+            if not pairs:
+                break
+            try:
                 found = self._known(application)[0]
                 return self._compare(subject_id, found, rows[0], attempt, b.session, pairs)
-            break
+            except CorrelationError:  # A goes on behind what B has used
+                if not left:
+                    raise
         raise PeerError(
             f"subject {subject_id!r}: the servers have no common reference of one epoch: one of them was set back to "
             "an older copy; renew the subject"
@@ -353,7 +375,7 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
         if (a.side, b.side) != ("a", "b"):
             raise PeerError(f"expected the servers a and b, in this order, received {a.side!a} and {b.side!a}")
         if a.digest != b.digest:
-            raise _different(name)
+            raise different_settings(name)
         if not a.protocol == b.protocol == self._protocol:
             raise ConfigError(
                 f"protocol: the servers use {a.protocol!a} and {b.protocol!a}, this gallery {self._protocol!r}; "
@@ -369,7 +391,7 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
         begin = Begin(application=application, subject=subject_id, attempt=attempt)
         a, b = self._both("begin", begin, Begun)
         if a.digest != b.digest:
-            raise _different(application)
+            raise different_settings(application)
         if a.digest != self._known(application)[1]:
             self._asked(application)
         return a, b
@@ -500,31 +522,22 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
         return len(records)
 
 
-def parse_split_url(url: str) -> tuple[tuple[str, str], dict[str, Path], str]:
-    """Places of both servers, certificate, key and authority, and the protocol of a URL."""
+def _options(url: str) -> dict[str, str]:
+    """Places of both servers and the options of a URL."""
     front, _, query = url.partition("?")
     places = front.removeprefix(SCHEME).split(",")
-    try:
-        options = dict(urllib.parse.parse_qsl(query, strict_parsing=True))
-    except ValueError:
-        options = {}
-    protocol = options.pop("protocol", PROTOCOLS[0])
-    if not url.startswith(SCHEME) or len(places) != 2 or options.keys() != {"certificate", "key", "authority"}:
-        raise ConfigError(f"split gallery: expected {_FORM}, received another form")
-    return (places[0], places[1]), {name: Path(value) for name, value in options.items()}, protocol
+    found = {"protocol": "full", "name-a": "a", "name-b": "b"}
+    with contextlib.suppress(ValueError):
+        given = dict(urllib.parse.parse_qsl(query, strict_parsing=True))
+        if url.startswith(SCHEME) and len(places) == 2 and set(_FILES) <= given.keys() <= {*_FILES, *found}:
+            return found | given | {"a": places[0], "b": places[1]}
+    raise ConfigError(f"split gallery: expected {_FORM}, received another form")
 
 
 def _pairs(a: Begun, b: Begun) -> list[tuple[RecordKey, RecordKey]]:
     """Records that both servers have."""
     of_b = {each.record: each for each in b.records}
     return [(each, of_b[each.record]) for each in a.records if each.record in of_b]
-
-
-def _different(application: str) -> EnrolmentError:
-    return EnrolmentError(
-        f"application {application}: the two servers have different settings (threshold, model, code): their "
-        "administrators must set equal ones; see iom stats on each"
-    )
 
 
 def _refuse_slot(slot: int | None) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iom._untrusted import one_line
-from iom.errors import IomError, PeerError
+from iom.errors import EnrolmentError, IomError, PeerError
 from iom.gallery.models import MAX_SUBJECT_ID_LENGTH
 from iom.split.comparison import Session
 from iom.split.share_store import MAX_REFERENCES, MAX_SEALED
@@ -373,6 +373,14 @@ class Connection(Protocol):
 
     def call(self, action: str, body: bytes) -> bytes:
         """The answer to an action; the server's own `IomError`, or a `PeerError` where there is no answer."""
+
+
+def different_settings(application: str) -> EnrolmentError:
+    """The error for an application of which the two servers have different settings."""
+    return EnrolmentError(
+        f"application {application}: the two servers have different settings (threshold, model, code): their "
+        "administrators must set equal ones; see iom stats on each"
+    )
 
 
 def session_of(attempt: bytes, application: str, subject: str, record: RecordEpoch, digest: bytes) -> Session:

@@ -13,12 +13,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from pathlib import Path
 
 from iom.codes.packing import encoding_shape
 from iom.errors import (
     BusyError,
     ConfigError,
+    CorrelationError,
     EnrolmentError,
     IomError,
     NotEnrolledError,
@@ -40,7 +41,7 @@ from iom.split.comparison import (
     difference_share,
     differing_positions,
 )
-from iom.split.correlations import Claimed, CorrelationA, CorrelationB, Terms
+from iom.split.correlations import CorrelationsA, CorrelationsB, Terms
 from iom.split.messages import (
     PAGE,
     Answers,
@@ -83,6 +84,7 @@ from iom.split.messages import (
     States,
     Verify,
     ask,
+    different_settings,
     seal,
     session_of,
     unseal,
@@ -137,16 +139,6 @@ class _Attempt:
         return Terms(*encoding_shape(self.application.encoding), self.application.threshold)
 
 
-class Correlations(Protocol):
-    """One server's part of dealt correlations, each of which is used once."""
-
-    def take(self) -> Claimed[CorrelationA]:
-        """The next correlation of A."""
-
-    def claim(self, deal: bytes, index: int) -> Claimed[CorrelationB]:
-        """The correlation of B that A has taken."""
-
-
 class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
     """The actions of one share server; threads may share it.
 
@@ -168,7 +160,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         roles: Mapping[str, str],
         peer: Connection,
         *,
-        correlations: Correlations | None = None,
+        correlations: CorrelationsA | CorrelationsB | None = None,
         failures: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -248,10 +240,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         """An application, whose settings must be those of the other server."""
         found = self.shares.application(name)
         if digest is not None and digest != settings_digest(found):
-            raise EnrolmentError(
-                f"application {name}: the two servers have different settings (threshold, model, code): their "
-                "administrators must set equal ones; see iom stats on each"
-            )
+            raise different_settings(name)
         return found
 
     def _settings(self, caller: str, message: AskSettings) -> Settings:
@@ -285,9 +274,10 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             )
         self._keep(message.attempt, attempt)
         self._audit.add(f"verify {caller}", name, [subject])
+        halves = self.shares.half_keys(name, subject, [each.record for each in shares])
         keys = [
-            RecordKey(record=each.record, epoch=each.epoch, half_key=self.shares.half_key(name, subject, each.record))
-            for each in shares
+            RecordKey(record=each.record, epoch=each.epoch, half_key=half)
+            for each, half in zip(shares, halves, strict=True)
         ]
         return Begun(digest=settings_digest(application), session=attempt.session, records=keys)
 
@@ -378,7 +368,10 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         shares: Sequence[Share],
         probes: Sequence[bytes],
     ) -> Answers:
-        digest, take = settings_digest(attempt.application), self._dealt().take
+        digest, dealt = settings_digest(attempt.application), self._dealt(attempt)
+        if not isinstance(dealt, CorrelationsA):
+            raise StoreError("expected the correlations of side A; see --correlations")
+        take = dealt.take
         comparisons = [
             FullComparisonA(attempt.terms(), self._session(message.attempt, attempt, record, digest), *pair, take)
             for record, pair in zip(records, zip(shares, probes, strict=True), strict=True)
@@ -390,7 +383,11 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             for_b=message.for_b,
             offers=[each.offer().to_bytes() for each in comparisons],
         )
-        replies = ask(self._peer, self.other, "offers", question, Replies).replies
+        try:
+            replies = ask(self._peer, self.other, "offers", question, Replies).replies
+        except CorrelationError as error:
+            dealt.skip_to(error.mark)  # what B used before a crash
+            raise
         if len(replies) != len(comparisons):
             raise PeerError("share server b: expected one reply for each record")
         done = [each.finish(Reply.from_bytes(reply)) for each, reply in zip(comparisons, replies, strict=True)]
@@ -409,16 +406,18 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             return Differences(shares=[difference_share(*pair, terms) for pair in zip(shares, probes, strict=True)])
 
     def _replies(self, caller: str, message: AskReplies) -> Replies:
-        claim = self._dealt().claim
         attempt = self._popped(message.attempt)
         with contextlib.ExitStack() as budget:
             budget.push(attempt.budget)
+            dealt = self._dealt(attempt)
+            if not isinstance(dealt, CorrelationsB):
+                raise StoreError("expected the correlations of side B; see --correlations")
             shares, probes = self._asked(attempt, message)
             if len(message.offers) != len(shares):
                 raise PeerError("expected one offer for each record")
             attempt.comparisons = [
                 FullComparisonB(
-                    attempt.terms(), self._session(message.attempt, attempt, record, message.digest), *pair, claim
+                    attempt.terms(), self._session(message.attempt, attempt, record, message.digest), *pair, dealt.claim
                 )
                 for record, pair in zip(message.records, zip(shares, probes, strict=True), strict=True)
             ]
@@ -440,7 +439,8 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
 
     def _asked(self, attempt: _Attempt, message: AskDifferences | AskReplies) -> tuple[list[Share], list[bytes]]:
         """B's shares of the records that A asks about, and of the probe that the capture side sealed."""
-        self._application(attempt.application.name, message.digest)
+        if message.digest != settings_digest(attempt.application):
+            raise different_settings(attempt.application.name)
         shares = self._mine(attempt, message.records)
         probes = Probes.from_bytes(unseal(attempt.session, b"probes", message.attempt, message.for_b)).probes
         return shares, _probes(shares, probes)
@@ -448,9 +448,15 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
     def _session(self, number: bytes, attempt: _Attempt, record: RecordEpoch, digest: bytes) -> Session:
         return session_of(number, attempt.application.name, attempt.subject, record, digest)
 
-    def _dealt(self) -> Correlations:
+    def _dealt(self, attempt: _Attempt) -> CorrelationsA | CorrelationsB:
+        """The correlations, if they were dealt for what is compared."""
         if self._correlations is None:
             raise NotPermittedError("this server has no correlations: it compares by the lite protocol only")
+        if self._correlations.terms != attempt.terms():
+            raise EnrolmentError(
+                f"application {attempt.application.name}: the correlations were dealt for another code or threshold "
+                f"({self._correlations.terms}): deal anew for both servers (iom deal)"
+            )
         return self._correlations
 
     def _enrolled(self, caller: str, message: AskSubject) -> Enrolled:
@@ -468,7 +474,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         application = self._application(message.application)
         if any(state.name != "unknown" for state in self.shares.states(application.name, message.records)):
             raise EnrolmentError("a record number was used before; enrol again")
-        halves = [self.shares.half_key(application.name, message.subject, each) for each in message.records]
+        halves = self.shares.half_keys(application.name, message.subject, message.records)
         return HalfKeys(digest=settings_digest(application), half_keys=halves)
 
     def _prepare(self, caller: str, message: Prepare) -> Done:
@@ -630,6 +636,11 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             if state.name != "revoked" and state.epoch < each.epoch:
                 raise EnrolmentError("the refresh is not prepared on this server; its subjects must be renewed")
         return Done()
+
+
+def open_correlations(path: Path, side: str) -> CorrelationsA | CorrelationsB:
+    """One side's file of `iom deal`."""
+    return CorrelationsA(path) if side == "a" else CorrelationsB(path)
 
 
 class _Audit:

@@ -37,9 +37,11 @@ from iom.gallery.models import (
 from iom.gallery.stores.base import BYTES, LONG, REFERENCES, RecordStore
 from iom.gallery.templates import check_seal, sealed, tombstone_of
 from iom.models.face_hasher import FaceHasher
-from iom.split.shares import COMMITMENT_BYTES, SECRET_BYTES, xor
+from iom.split.shares import COMMITMENT_BYTES, SECRET_BYTES, record_label, xor
 
 KEY_MODE = "share"
+_SPACE = "split/half-key/v1"
+"""Name space of the half-keys among the keys that a key store derives."""
 PREPARED_SECONDS = 3600
 """Age at which a transaction is committed no more, and is dropped where the other server drops it."""
 MAX_SEALED = 1400
@@ -169,9 +171,9 @@ class ShareStore(Gallery):
             )
         return found
 
-    def half_key(self, application: str, subject_id: str, record: int) -> bytes:
-        """This server's half of a record key, 32 bytes."""
-        return self.keys.record_key(application, subject_id, record).secret
+    def half_keys(self, application: str, subject_id: str, records: Sequence[int]) -> list[bytes]:
+        """This server's halves of record keys, 32 bytes each."""
+        return self.keys.derive(_SPACE, [record_label(application, subject_id, each) for each in records])
 
     def shares(self, application: str, subject_id: str) -> list[Share]:
         """Committed shares of a subject.

@@ -6,7 +6,6 @@ together are `t` and `S`.
 """
 
 import hashlib
-import hmac
 import secrets
 from collections.abc import Callable
 
@@ -104,11 +103,6 @@ def record_label(application: str, subject: str, record: int) -> bytes:
         raise KeyMaterialError(f"record must not be negative, received {record}")
     encoded = [part.encode("utf-8") for part in (application, subject, str(record))]
     return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
-
-
-def half_key(master: TransformKey, label: bytes) -> bytes:
-    """One side's half of a record key, 32 bytes, from the side's master key; says nothing of the other half."""
-    return hmac.digest(master.secret, b"iom/split/half-key/v1\0" + label, "sha256")
 
 
 def join_half_keys(a: bytes, b: bytes, label: bytes) -> TransformKey:

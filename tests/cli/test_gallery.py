@@ -356,7 +356,8 @@ def test_a_path_is_taken_where_a_url_is_expected(iom, tmp_path):
 def test_without_a_terminal_the_passphrase_is_not_asked_for(root, tmp_path):
     keys = tmp_path / "g.keys"
     code = (
-        "import sys; from iom.gallery.key_store import KeyStore, passphrase_seal; from pathlib import Path\n"
+        "import sys; from iom.gallery.key_store import KeyStore; from pathlib import Path\n"
+        "from iom.gallery.key_source import passphrase_seal\n"
         "from iom.cli.main import main\n"
         "KeyStore.open(Path(sys.argv[1]), passphrase_seal(lambda: 'correct horse', 2), create=True)\n"
         "sys.exit(main(['stats', '--keys', f'file:{sys.argv[1]}']))"
@@ -391,7 +392,8 @@ def test_mistakes_are_told_before_tensorflow_is_loaded(root, tmp_path):
 import sys
 from pathlib import Path
 from iom.cli.main import main
-from iom.gallery.key_store import KeyStore, passphrase_seal
+from iom.gallery.key_source import passphrase_seal
+from iom.gallery.key_store import KeyStore
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.gallery.gallery import Gallery
 from tests.gallery.conftest import FakeHasher

@@ -39,7 +39,8 @@ def load(weights, *, batch_size):
 def opened(folder, *, create=False):
     from benchmarks.gallery_crash import FakeHasher
     from iom.gallery.gallery import Gallery
-    from iom.gallery.key_store import KeyStore, Seal
+    from iom.gallery.key_source import Seal
+    from iom.gallery.key_store import KeyStore
     from iom.gallery.stores.sqlite import SqliteStore
 
     keys = KeyStore.open(folder / "keys", Seal("key", lambda *_: bytes(32)), create=create)

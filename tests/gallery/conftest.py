@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import KeyStore, passphrase_seal
+from iom.gallery.key_source import passphrase_seal
+from iom.gallery.key_store import KeyStore
 from iom.gallery.stores.sqlite import SqliteStore
 
 SIZE = 32

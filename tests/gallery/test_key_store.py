@@ -14,7 +14,8 @@ import pytest
 
 from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import Anchor, KeyStore, Seal, open_key_store, passphrase_seal
+from iom.gallery.key_source import Seal, passphrase_seal
+from iom.gallery.key_store import Anchor, KeyStore, open_key_store
 from iom.gallery.models import AuditChain, AuditEvent, Counts, Tombstone
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.keys import TransformKey
@@ -58,7 +59,8 @@ def test_everything_is_read_back(path):
     keys.put_masks("door", {1: MASK, 2: MASK[::-1]})
     keys.revoke("door", [Tombstone("alice", 1, 5)], ENTRY)
     for each in (keys, opened(path)):
-        assert each.master() == keys.master()
+        assert each.identity() == keys.identity()
+        assert each.derive("a", [b"b"]) == keys.derive("a", [b"b"])
         assert each.masks("door", [2]) == [MASK[::-1]]
         assert each.masked_records("door") == {2}
         assert each.revoked("door") == {1: Tombstone("alice", 1, 5)}
@@ -166,7 +168,7 @@ def test_erasing_forgets_masks_and_goes_on_counting(path):
     assert again.masked_records("door") == {499}
     assert len(again.revoked("door")) == 499
     assert again.state().anchor == keys.state().anchor
-    assert again.master() == keys.master()
+    assert again.identity() == keys.identity()
 
 
 def test_a_forgotten_mask_is_in_no_file(path):
@@ -195,7 +197,7 @@ def test_the_wrong_passphrase(path):
 def content(path):
     with opened(path) as keys:
         return (
-            keys.master().to_text(),
+            keys.identity(),
             dict(keys.revoked("door")),
             keys.masks("door", [3]),
             keys.state().anchor,
@@ -226,13 +228,13 @@ def test_damage_anywhere_is_found(path):
     "statement",
     [
         "DELETE FROM entries WHERE kind = 'revoked'",
-        "DELETE FROM entries WHERE number = 3",
+        "DELETE FROM entries WHERE number = 2",
         "DELETE FROM state",
         "UPDATE state SET number = 9",
-        "UPDATE entries SET kind = 'master' WHERE number = 2",
-        "UPDATE entries SET sealed = (SELECT sealed FROM entries WHERE number = 2) WHERE number = 3",
-        "UPDATE entries SET number = 9 WHERE number = 3",
-        "INSERT INTO entries SELECT 4, kind, sealed FROM entries WHERE number = 3",
+        "UPDATE entries SET kind = 'master' WHERE number = 1",
+        "UPDATE entries SET sealed = (SELECT sealed FROM entries WHERE number = 1) WHERE number = 2",
+        "UPDATE entries SET number = 9 WHERE number = 2",
+        "INSERT INTO entries SELECT 3, kind, sealed FROM entries WHERE number = 2",
     ],
 )
 def test_rows_that_were_changed_without_the_key_are_found(path, statement):
@@ -271,7 +273,13 @@ def test_a_closed_store_answers_nothing(path):
     keys.revoke("door", [Tombstone("a", 1)])
     keys.close()
     keys.close()
-    for question in (keys.master, keys.state, lambda: keys.revoked("door")):
+    for question in (
+        keys.identity,
+        keys.state,
+        keys.chain,
+        lambda: keys.revoked("door"),
+        lambda: keys.derive("a", [b""]),
+    ):
         with pytest.raises(StoreError, match="closed"):
             question()
 
@@ -294,21 +302,23 @@ def test_no_secret_is_in_the_file_or_a_repr(path):
     keys.put_masks("door", {1: MASK})
     data = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert MASK not in data
-    assert keys.master().secret not in data
-    assert keys.master().to_text().encode() not in data
-    for secret in (keys.master().secret.hex(), keys.master().to_text(), repr(keys.master().secret)):
-        assert secret not in repr([keys, keys.chain(), vars(keys)["_cipher"]])
+    master = vars(keys)["_source"]._master
+    assert master.secret not in data
+    assert master.to_text().encode() not in data
+    for secret in (master.secret.hex(), master.to_text(), repr(master.secret)):
+        assert secret not in repr([keys, keys.chain(), *vars(keys).values()])
 
 
 def test_keys_from_elsewhere(path, tmp_path, monkeypatch):
     master = TransformKey.generate()
     monkeypatch.setenv("MASTER", master.to_text())
     url = f"environment:MASTER?file={path}"
-    assert open_key_store(url, create=True).master() == master
+    made = open_key_store(url, create=True)
+    assert made.record_key("door", "a", 1) == master.derive(application="door", subject="a", record=1)
     program = tmp_path / "print_key.py"
     program.write_text(f"print({master.to_text()!r})")
     command = f"command:{sys.executable} {program}?file={path}"
-    assert open_key_store(command).master() == master
+    assert open_key_store(command).identity() == made.identity()
     monkeypatch.setenv("MASTER", TransformKey.generate().to_text())
     with pytest.raises(StoreError, match="wrong passphrase or key"):
         open_key_store(url)
@@ -328,7 +338,7 @@ def test_keys_from_elsewhere(path, tmp_path, monkeypatch):
 def test_a_key_file_beside_it(path, tmp_path):
     url = f"file:{path}?key-file={tmp_path}/wrap"
     made = open_key_store(url, create=True)
-    assert open_key_store(url).master() == made.master()
+    assert open_key_store(url).identity() == made.identity()
     assert (tmp_path / "wrap").stat().st_mode & 0o077 == 0
     (tmp_path / "wrap").write_text(TransformKey.generate().to_text())
     with pytest.raises(StoreError, match="wrong passphrase or key"):
@@ -461,6 +471,8 @@ def test_values_of_other_types_are_damage(place, column, value):
     gallery = place.open(create=True)
     gallery.create_application("door", masked=True)
     gallery.enroll("a", faces(1), application="door")
+    gallery.enroll("b", faces(1, seed=3), application="door")
+    gallery.revoke("b", application="door")
     place.close()
     table, name = column.split(".")
     with contextlib.closing(sqlite3.connect(place.key_file)) as connection, connection:

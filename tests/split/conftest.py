@@ -9,9 +9,9 @@ from iom.errors import PeerError
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import KeyStore, Seal
 from iom.gallery.stores.sqlite import SqliteStore
-from iom.split.correlations import Claimed, Terms, deal
+from iom.split.correlations import Terms, deal_files
 from iom.split.gallery import SplitGallery
-from iom.split.server import ShareServer
+from iom.split.server import ShareServer, open_correlations
 from iom.split.share_store import ShareStore
 
 SIZE = 32
@@ -46,23 +46,6 @@ def again(embedding, seed=1):
     return (row / np.linalg.norm(row)).astype(np.float32)
 
 
-class Dealt:
-    """Correlations that are dealt when they are taken."""
-
-    def __init__(self, terms):
-        self.terms, self.index, self.parts, self.used = terms, 0, {}, set()
-
-    def take(self):
-        self.index += 1
-        a, self.parts[self.index] = deal(self.terms)
-        return Claimed(bytes(16), self.index, a)
-
-    def claim(self, deal_id, index):
-        if index not in self.parts or deal_id != bytes(16):
-            raise PeerError("this correlation was used before, or is of another deal")
-        return Claimed(deal_id, index, self.parts.pop(index))
-
-
 class Line:
     """A connection to a server of this process.
 
@@ -93,7 +76,10 @@ class Pair:
 
     def __init__(self, folder, protocol, threshold=50):
         self.folder, self.protocol = folder, protocol
-        self.dealt = Dealt(Terms(96, 8, threshold))
+        self.dealt = {side: folder / f"{side}.deal" for side in "ab"} if protocol == "full" else {}
+        if self.dealt:
+            deal_files(Terms(96, 8, threshold), 200, *self.dealt.values())
+        self.opened = {}
         self.servers, self.stores = {}, {}
         self.lines = {("door", side): Line(self, side, "door") for side in "ab"}
         self.lines |= {(caller, side): Line(self, side, caller) for caller, side in ("ab", "ba")}
@@ -113,17 +99,16 @@ class Pair:
         """Start a server, as after a crash."""
         other = "ab"[side == "a"]
         self.stores[side] = ShareStore(*self.files(side))
+        if self.dealt:
+            self.opened[side] = open_correlations(self.dealt[side], side)
         self.servers[side] = ShareServer(
-            self.stores[side],
-            side,
-            ROLES,
-            self.lines[side, other],
-            correlations=self.dealt if self.protocol == "full" else None,
-            failures=1e6,
+            self.stores[side], side, ROLES, self.lines[side, other], correlations=self.opened.get(side), failures=1e6
         )
 
     def stop(self, side):
         self.servers.pop(side).close()
+        if self.dealt:
+            self.opened.pop(side).close()
         self.stores.pop(side).close()
 
     def restart(self, side):

@@ -93,6 +93,13 @@ def test_decisions_at_the_ends_and_around_the_threshold(shape):
             assert decisions(Terms(*shape, threshold), distance) == (expected, expected), (threshold, distance)
 
 
+@pytest.mark.parametrize("shape", [(5, 2), (6, 3), (7, 5), (4, 8), (1, 256)], ids=str)
+def test_decisions_at_every_distance_and_threshold(shape):
+    for threshold, distance in itertools.product(range(-1, shape[0] + 1), range(shape[0] + 1)):
+        expected = distance <= threshold
+        assert decisions(Terms(*shape, threshold), distance) == (expected, expected), (threshold, distance)
+
+
 @given(st.data())
 def test_lite_and_full_decide_as_the_plain_distance(data):
     length, symbols = data.draw(st.one_of(st.sampled_from(SHAPES), st.tuples(st.integers(1, 200), st.integers(2, 17))))

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iom._peers import error_from_json, error_to_json
 from iom.errors import CodeError, CorrelationError, DataError, StoreError, StoreNotFoundError
 from iom.split.correlations import CHUNK, CorrelationsA, CorrelationsB, Terms, deal, deal_files, table_entries
 
@@ -136,6 +137,19 @@ def test_each_is_taken_once_until_none_is_left(dealt):
             a.take()
 
 
+def test_the_log_says_when_few_are_left(dealt, caplog):
+    path_a, path_b = dealt(640)
+    with CorrelationsA(path_a) as a, CorrelationsB(path_b) as b:
+        for _ in range(640):
+            b.claim(a.deal, a.take().index)
+    said = [record.getMessage() for record in caplog.records]
+    for path in (path_a, path_b):
+        assert [text.split(": ")[1].split(";")[0] for text in said if text.startswith(f"{path}: ")] == [
+            "64 of 640 correlations left",
+            "0 of 640 correlations left",
+        ]
+
+
 def test_used_correlations_are_zeros_in_the_file(dealt):
     path_a, path_b = dealt(100)
     before = path_b.read_bytes()
@@ -251,6 +265,12 @@ def test_a_kill_brings_none_back(dealt, side, code):
     assert len(seen) == len(set(seen))
 
 
+def test_an_error_of_another_program_without_a_mark_has_mark_0():
+    assert error_from_json(b'{"error": "CorrelationError", "detail": "used"}', "https://b:1").mark == 0
+    sent = error_to_json(CorrelationError("used", mark=64))
+    assert error_from_json(sent, "https://b:1").mark == 64
+
+
 def test_a_goes_on_at_the_mark_of_b(dealt):
     path_a, path_b = dealt(200)
     with CorrelationsA(path_a) as a:
@@ -269,7 +289,7 @@ def test_a_goes_on_at_the_mark_of_b(dealt):
             a.skip_to(150)
             assert a.mark == 150
             assert a.take().index == 150
-            for mark in (-1, 201):
+            for mark in (-1, 201, "150", 150.0, None):
                 with pytest.raises(CorrelationError, match="expected a mark of 0 to 200"):
                     a.skip_to(mark)
 

@@ -31,7 +31,7 @@ def test_decisions_are_those_of_the_whole_codes(pair):
         probe = ALICE + scale * np.random.default_rng(seed).normal(size=len(ALICE))
         probe = (probe / np.linalg.norm(probe)).astype(np.float32)
         (record,) = pair.records("a")
-        halves = [pair.stores[side].half_key("default", "alice", record) for side in "ab"]
+        halves = [pair.stores[side].half_keys("default", "alice", [record])[0] for side in "ab"]
         key = join_half_keys(*halves, record_label("default", "alice", record))
         codes = hasher.hash(np.stack([ALICE, probe]), key)
         plain = (codes[0] != codes[1]).sum() <= 50
@@ -258,8 +258,41 @@ def test_different_thresholds_are_refused(pair):
     for refused in (lambda: pair.gallery.verify("alice", ALICE), lambda: pair.gallery.enroll("bob", BOB)):
         with pytest.raises(EnrolmentError, match="different settings"):
             refused()
-    pair.stores["a"].set_threshold(80)
+    pair.stores["b"].set_threshold(50)
     assert pair.gallery.verify("alice", ALICE).match
+    for side in "ab":
+        pair.stores[side].set_threshold(80)
+    if pair.protocol == "full":
+        with pytest.raises(EnrolmentError, match="deal anew"):
+            pair.gallery.verify("alice", ALICE)
+    else:
+        assert pair.gallery.verify("alice", ALICE).match
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_verifications_go_on_after_a_restart(pair, side):
+    pair.gallery.enroll("alice", ALICE)
+    for _ in range(3):
+        assert pair.gallery.verify("alice", again(ALICE)).match
+        pair.restart(side)
+
+
+def test_a_release(pair):
+    if pair.protocol == "lite":
+        with pytest.raises(EnrolmentError, match="only the full protocol"):
+            pair.gallery.enroll("alice", ALICE, release=b"open sesame")
+        return
+    pair.gallery.enroll("alice", ALICE, release=b"open sesame")
+    assert pair.gallery.verify("alice", again(ALICE)).released == b"open sesame"
+    assert pair.gallery.verify("alice", EVE).released is None
+    pair.gallery.refresh("b")
+    assert pair.gallery.verify("alice", again(ALICE)).released == b"open sesame"
+    pair.gallery.renew("alice", BOB)
+    assert pair.gallery.verify("alice", again(BOB)).released is None
+    with pytest.raises(EnrolmentError, match="1024"):
+        pair.gallery.renew("alice", BOB, release=bytes(1025))
+    pair.gallery.renew("alice", BOB, release=bytes(1024))
+    assert pair.gallery.verify("alice", again(BOB)).released == bytes(1024)
 
 
 def test_the_audit_log_has_who_verified_whom(pair):
@@ -281,3 +314,15 @@ def test_the_audit_log_has_who_verified_whom(pair):
 def test_a_share_store_is_no_gallery(pair):
     with pytest.raises(EnrolmentError, match="through a split gallery"):
         pair.stores["a"].enroll("bob", BOB)
+
+
+def test_half_keys_are_a_format(pair):
+    """A change of their derivation makes every record useless."""
+    label = b"iom/space/v1\0" + (17).to_bytes(4, "big") + b"split/half-key/v1" + record_label("default", "alice", 7)
+    ((half,), (derived,)) = (
+        pair.stores["a"].half_keys("default", "alice", [7]),
+        pair.stores["a"].keys._keys().derive([label]),
+    )
+    assert half == derived
+    assert half != pair.stores["b"].half_keys("default", "alice", [7])[0]
+    assert half != pair.stores["a"].half_keys("default", "alice", [8])[0]

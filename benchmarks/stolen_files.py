@@ -5,7 +5,6 @@ known-face attacks on every template that it can find in their bytes. `attack_ga
 who holds both stores and can open them.
 """
 
-import collections
 import contextlib
 import dataclasses
 import re
@@ -40,7 +39,7 @@ SQLITE = b"SQLite format 3\0"
 WINDOW = 96
 """Bytes behind a subject's name in which its code may begin."""
 BEST_WINDOWS = 4
-"""Of these places, those whose codes are least like random bits are attacked."""
+"""Of these places, those whose bytes are most like codes are attacked."""
 MAX_COMPARED = 200
 Reading = Mapping[str, bytes]
 """Subject to the bytes that are taken for its code."""
@@ -236,29 +235,29 @@ def _pages_of_export(data: bytes, names: Sequence[str], size: int) -> Reading:
 
 
 def _behind_names(data: bytes, names: Sequence[str], encoding: str) -> Iterator[Reading]:
-    """Bytes at one distance behind the names, for those distances at which they are least like random bits.
+    """Bytes at one distance behind the names, for the distances at which they are most like codes of one key.
 
-    Codes of one key are nearer to each other, or further apart, than random bits are: the spread of their distances
-    tells.
+    Ones and zeros of a code are as many, text and numbers are not; and distances of codes are spread more widely than
+    those of random bits.
     """
     size = code_bytes(encoding)
-    places: dict[str, list[int]] = collections.defaultdict(list)
-    for name in names:
-        text, at = name.encode(), -1
-        while (at := data.find(text, at + 1)) >= 0 and len(places[name]) < 8:
-            places[name].append(at + len(text))
-    readings: list[tuple[float, Reading]] = []
-    for turn in range(max(map(len, places.values()), default=0)):
-        for shift in range(WINDOW):
-            reading = {
-                name: data[found[turn] + shift :][:size]
-                for name, found in places.items()
-                if turn < len(found) and len(data) >= found[turn] + shift + size
-            }
-            if len(reading) > 2:
-                readings.append((_spread(list(reading.values())), reading))
-    readings.sort(key=lambda entry: -entry[0])
-    yield from (reading for _, reading in readings[:BEST_WINDOWS])
+    ends = {name: [found.end() for found in re.finditer(re.escape(name.encode()), data)] for name in names}
+    readings: list[Reading] = []
+    for shift in range(WINDOW):
+        reading = {}
+        for name, found in ends.items():
+            windows = [data[end + shift :][:size] for end in found if len(data) >= end + shift + size]
+            if windows:  # a name stands in indexes, too, among text, whose bits are not balanced
+                reading[name] = min(windows, key=_imbalance)
+        if len(reading) > 2:
+            readings.append(reading)
+    imbalances = [np.mean([_imbalance(window) for window in reading.values()]) for reading in readings]
+    balanced = [each for each, value in zip(readings, imbalances, strict=True) if value <= 1.3 * min(imbalances) + 1]
+    yield from sorted(balanced, key=lambda reading: -_spread(list(reading.values())))[:BEST_WINDOWS]
+
+
+def _imbalance(window: bytes) -> int:
+    return abs(2 * int.from_bytes(window).bit_count() - 8 * len(window))
 
 
 def _spread(codes: Sequence[bytes]) -> float:

@@ -177,7 +177,8 @@ def stolen_store_rows(
         if obstacle := attack.obstacle(system):
             yield row.replace(obstacle=obstacle)
             continue
-        for count, photograph in _acquaintances(known, KNOWN_FACES in attack.knowledge):
+        numbers = [0] if name == NO_STORE else known
+        for count, photograph in _acquaintances(numbers, KNOWN_FACES in attack.knowledge):
             of_known = row.replace(known=count, photograph=photograph)
             if count > len(enrolled.known):
                 left = f"{len(enrolled.known)} enrolled subjects with another image are left to be known"

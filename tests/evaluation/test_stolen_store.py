@@ -65,7 +65,7 @@ def test_more_known_faces_give_more_away(faces, keys):
     few, many = (by_place["known_faces_assignment", count, "enrolled"] for count in (2, 20))
     assert guess.accepted_fresh < 0.1
     assert few.cosine < many.cosine
-    assert many.accepted_fresh == many.accepted_old == 1
+    assert min(many.accepted_fresh, many.accepted_old) > 0.97
     assert (many.enrolled, many.subjects, many.old_keys, many.fresh_keys) == (len(enrolled.samples), 20, 2, 5)
     assert many.intervals["accepted_fresh"].high == 1
     assert by_place["known_faces_assignment", 20, "other"].accepted_fresh > 0.5

@@ -119,13 +119,13 @@ def error_from_json(body: bytes, url: str) -> IomError:
     except (ValueError, TypeError, KeyError):
         return PeerError(f"{url}: no error of iom", url=url)
     for name, usual in list(vars(error).items()):
-        value = content.get(name)
+        value: Any = content.get(name)
         if isinstance(usual, str) and isinstance(value, str):
             setattr(error, name, one_line(value))
         elif type(value) is type(usual) or (isinstance(usual, float) and type(value) is int):
             with contextlib.suppress(TypeError, OverflowError):  # no number, or an endless one
                 if math.isfinite(value) and value >= 0:
-                    setattr(error, name, type(usual)(value))
+                    setattr(error, name, float(value) if isinstance(usual, float) else value)
     return error
 
 

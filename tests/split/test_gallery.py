@@ -266,11 +266,9 @@ def test_a_revocation_ends_what_is_prepared(pair, another):
 
     message = AskSubject(application="default", subject="alice")
     pair.lines["door", "b"].change = revoke
+    action, options = (pair.gallery.enroll, {"another": True}) if another else (pair.gallery.renew, {})
     with pytest.raises(EnrolmentError, match="given up"):
-        if another:
-            pair.gallery.enroll("alice", BOB, another=True)
-        else:
-            pair.gallery.renew("alice", BOB)
+        action("alice", BOB, **options)
     pair.lines["door", "b"].change = lambda action, body, answer: answer
     with pytest.raises(RevokedError):
         pair.gallery.verify("alice", BOB)

@@ -1,7 +1,10 @@
 """What a gallery costs with keys of each kind: in the file, in a token, of a key service, of two parts joined.
 
-A batch of enrolments, a verification and an identification (a key for each record), in turns over all kinds; each
-figure is a median, and beside it stands its ratio to keys in the file. The key service runs as a process of its own on
+A batch of enrolments, one key, a verification and an identification (a key for each record), in turns over all
+kinds; each figure is a median, and beside it stands its ratio to keys in the file. `call_ms` is a call over mutual TLS
+that does nothing, to a server in this process.
+
+The key service runs as a process of its own on
 this machine, over mutual TLS, with its audit log on the same disk; the token is SoftHSM's, where it is installed
 (otherwise its kind is left out).
 
@@ -21,13 +24,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.command_line import new_parser, run
 from benchmarks.gallery_crash import APPLICATION, FakeHasher, faces
-from iom._peers import make_certificates
+from iom._peers import PeerClient, TlsFiles, make_certificates
 from iom.gallery.gallery import Gallery
+from iom.service.mutual_tls import PeerApp, peers_in_background
 
 LIBRARIES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so")
+SIDES = ("keys", "door")
+CALLS = 1000
 VERIFICATIONS = 10
 """Verifications of a round."""
 IDENTIFIED = 200
@@ -56,7 +63,8 @@ def _run(arguments: argparse.Namespace) -> int:
             )
             for number, (kind, url) in enumerate(urls.items())
         }
-        print(json.dumps(_figures(galleries, arguments.rounds, arguments.batch)))
+        figures: dict[str, Any] = {**_figures(galleries, arguments.rounds, arguments.batch)}
+        print(json.dumps({**figures, "call_ms": _call_ms(folder / "certificates")}))
     return 0
 
 
@@ -78,25 +86,42 @@ def _figures(galleries: dict[str, Gallery], rounds: int, batch: int) -> dict[str
             names = [f"r{number}.{i}" for i in range(batch)]
             timed(kind, "enrol", lambda g=gallery, n=names: g.enroll_many(n, people[:batch], application=APPLICATION))
             for i in range(VERIFICATIONS):
+                timed(kind, "derive", lambda g=gallery: g.keys.derive("benchmark", [b"label"]))
                 timed(kind, "verify", lambda g=gallery, i=i: g.verify(f"p{i}", people[i], application="small"))
             timed(kind, "identify", lambda g=gallery: g.identify(people[3], application="small"))
     medians = {kind: {what: statistics.median(values) for what, values in of.items()} for kind, of in seconds.items()}
     return {
         kind: {
             "enrol_per_s": round(batch / of["enrol"], 1),
+            "derive_ms": round(1e3 * of["derive"], 3),
             "verify_ms": round(1e3 * of["verify"], 3),
             "identify_ms": round(1e3 * of["identify"], 3),
-            **{f"{what}_over_file": round(of[what] / medians["file"][what], 2) for what in of},
+            **{f"{what}_over_file": round(of[what] / medians["file"][what], 2) for what in of if what != "derive"},
         }
         for kind, of in medians.items()
     }
+
+
+def _call_ms(place: Path) -> float:
+    """Median of a call of 32 bytes that does nothing."""
+    files = [TlsFiles(*(place / name for name in (f"{side}.pem", f"{side}.key", "authority.pem"))) for side in SIDES]
+    seconds = []
+    with (
+        peers_in_background(PeerApp({"echo": lambda caller, body: body}), files[0]) as url,
+        PeerClient(url, certificate=files[1].certificate, key=files[1].key, authority=place / "authority.pem") as door,
+    ):
+        for _ in range(CALLS):
+            began = time.perf_counter()
+            door.call("echo", bytes(32))
+            seconds.append(time.perf_counter() - began)
+    return round(1e3 * statistics.median(seconds), 3)
 
 
 @contextlib.contextmanager
 def _key_service(folder: Path) -> Iterator[str]:
     """A running `iom serve-keys`; yields the URL of its keys for a client, without a file."""
     place = folder / "certificates"
-    make_certificates(place, ["keys", "door"])
+    make_certificates(place, SIDES)
     (folder / "callers.json").write_text('{"door": "door"}', encoding="utf-8")
     command = [sys.executable, "-m", "iom", "serve-keys", "--create", "--port=0", f"--callers={folder}/callers.json"]
     command += [f"--keys=file:{folder}/s.keys?key-file={folder}/s.wrap", "--rate=1e9", "--burst=100000000"]

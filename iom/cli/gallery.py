@@ -680,7 +680,7 @@ def _mask(place: GalleryOptions) -> Answer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnmaskedWarning)  # it would advise this very command
         with place.open() as gallery, goes_on_when_repeated():
-            names = [place.application] if place.application is not None else gallery.unmasked()
+            names = [place.application] if place.application is not None else gallery.unmasked_applications()
             counts = {name: gallery.mask(application=name) for name in names}
             if not names:
                 gallery.erase()  # an earlier run may have been stopped before it

@@ -530,7 +530,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self._settle(application, revoked=tombstones)
         return added
 
-    def unmasked(self) -> list[str]:
+    def unmasked_applications(self) -> list[str]:
         """Names of the applications whose records share one key and whose codes have no masks."""
         applications = self.store.applications()
         return [each.name for each in applications if each.key_mode == "application" and not each.masked]

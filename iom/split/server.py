@@ -610,7 +610,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         name = message.application
         application = self._application(name, message.digest)
         epochs = {each.record: each.epoch for each in message.records}
-        self.shares.drop_joined(name, list(epochs))  # the other server has given up what it began before
+        self.shares.end_joined(name, epochs)
         busy = {each.reference.record for each in self.shares.prepared(name)}
         valid = [each for each in self.shares.valid(name, list(epochs)) if each.epoch == epochs[each.record]]
         both = [RecordEpoch(record=each.record, epoch=each.epoch) for each in valid if each.record not in busy]

@@ -4,15 +4,21 @@ import argparse
 import dataclasses
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
 
 from benchmarks import stolen_store
 from benchmarks.attack_setting import load_setting
-from benchmarks.stolen_files import attack_files, attack_gallery, read_codes, templates_of
+from benchmarks.stolen_files import attack_files, attack_gallery, disclosed_row, meet, read_codes, templates_of
 from benchmarks.stolen_store import PROTECTIONS, enrolled_gallery, make_scene
+from iom.codes.packing import unpack
+from iom.errors import KeyKindWarning, UnmaskedWarning
+from iom.gallery.gallery import Gallery
+from iom.gallery.templates import unmasked
 from iom.gallery.transfer import export_application
+from iom.keys import SubjectToken
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +28,14 @@ def scene():
     made = make_scene(arguments, load_setting(arguments), "permutation")
     keys = dataclasses.replace(made.keys, fresh=made.keys.fresh[:4])
     return dataclasses.replace(made, keys=keys, replicates=50)
+
+
+def opened_gallery(scene, folder, **options):
+    """The gallery of a folder, without warnings of what is measured."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnmaskedWarning)
+        return Gallery.open(folder / "door.db", keys=folder / "door.keys", hasher=scene.hasher,
+                            passphrase=stolen_store.PASSPHRASE, **options)  # fmt: skip
 
 
 @pytest.fixture
@@ -149,3 +163,45 @@ def test_stolen_store_reaches_its_figures(prepared_data, root, monkeypatch, caps
     for kind in ("", "orthogonal_"):
         assert figures[f"is_chance_masked_{kind}10_known"]
         assert figures[f"is_chance_per_record_{kind}10_known"]
+
+
+def test_masks_that_were_added_in_place_leave_a_guess(scene, gallery_files, tmp_path):
+    """The file and its logs after `iom migrate --mask`; the backup of before is the control."""
+    gallery_files("common")
+    with opened_gallery(scene, tmp_path) as gallery:
+        (reading,) = read_codes((tmp_path / "door.db").read_bytes(), scene.names, scene.encoding)
+        codes = templates_of(reading, scene)
+        assert gallery.mask() == len(scene.names)
+        export_application(gallery, "default", tmp_path / "masked.export")
+        assert attack_gallery(gallery, scene).accepted_fresh == 1
+        live = [path.read_bytes() for path in sorted(tmp_path.glob("door.db*"))]
+    assert attack_files([tmp_path / "backup.db"], scene).best.accepted_fresh > 0.9
+    for files in ([tmp_path / "door.db"], live, [tmp_path / "masked.export"], [tmp_path / "door.keys"]):
+        found = attack_files(files, scene, true_codes=codes)
+        assert (found.plain_codes, found.is_chance) == (0, True)
+        assert found.best.accepted_fresh < 0.1
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_both_stores_without_the_tokens_leave_a_guess(scene, tmp_path, masked):
+    """Whoever opens both stores has the codes and the keys of the key store, and lacks what the subjects keep."""
+    rows = dict(zip(scene.names, scene.enrolled.samples, strict=True))
+    victims = [scene.names[row] for row in scene.enrolled.wanted]
+    tokens = {name: SubjectToken.generate() for name in victims}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", KeyKindWarning)
+        with opened_gallery(scene, tmp_path, create=True) as gallery:
+            gallery.create_application("default", threshold=int(scene.threshold), masked=masked)
+            for name in victims:
+                gallery.enroll(name, rows[name], token=tokens[name])
+            references = [gallery.references(name)[0] for name in victims]
+            codes = unpack(unmasked(gallery.keys, gallery.application("default"), references))
+            without = gallery.keys.record_keys("default", [(each.subject_id, each.record) for each in references])
+            found = attack_gallery(gallery, scene)
+    guess, *_ = scene.rows(templates_of({}, scene), known=(0,))
+    assert meet(found, guess)
+    assert found.accepted_old < 0.1
+    assert abs(found.cosine) < 0.1
+    whole = [key.with_token(tokens[name]) for key, name in zip(without, victims, strict=True)]
+    control = disclosed_row(scene, codes, whole)
+    assert min(control.accepted_fresh, control.accepted_old, control.cosine) > 0.9

@@ -11,6 +11,7 @@ from iom.errors import (
     RevokedError,
     UnknownApplicationError,
 )
+from iom.split.messages import AskSubject
 from iom.split.shares import join_half_keys, record_label
 from tests.split.conftest import again, faces
 
@@ -238,6 +239,41 @@ def test_a_refresh_that_breaks_off_is_recovered(pair, begun, lost):
     assert pair.gallery.verify("alice", again(ALICE)).match
     assert not pair.stores["a"].prepared("default")
     assert not pair.stores["b"].prepared("default")
+
+
+@pytest.mark.parametrize("begun", ["a", "b"])
+def test_a_refresh_that_is_repeated_at_once_loses_no_template(pair, begun):
+    """The one before was committed on one server, and the other had no time to ask about it."""
+    pair.gallery.enroll("alice", ALICE)
+    line = pair.lines[begun, "ab"[begun == "a"]]
+    line.lost = {"refresh-commit"}
+    with pytest.raises(PeerError):
+        pair.gallery.refresh(begun)
+    line.lost = set()
+    assert pair.gallery.refresh(begun) == 1
+    assert pair.gallery.verify("alice", again(ALICE)).match
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_a_revocation_ends_what_is_prepared(pair, another):
+    pair.gallery.enroll("alice", ALICE)
+
+    def revoke(action, body, answer):
+        if action == "prepare":
+            for side in "ab":
+                pair.servers[side].handlers["revoke"]("door", message.to_bytes())
+        return answer
+
+    message = AskSubject(application="default", subject="alice")
+    pair.lines["door", "b"].change = revoke
+    with pytest.raises(EnrolmentError, match="given up"):
+        if another:
+            pair.gallery.enroll("alice", BOB, another=True)
+        else:
+            pair.gallery.renew("alice", BOB)
+    pair.lines["door", "b"].change = lambda action, body, answer: answer
+    with pytest.raises(RevokedError):
+        pair.gallery.verify("alice", BOB)
 
 
 @pytest.mark.parametrize("side", ["a", "b"])

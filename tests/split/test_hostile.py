@@ -1,5 +1,6 @@
 """Servers and callers that lie, repeat, or send anything."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -130,7 +131,7 @@ def test_flipped_answers_make_no_match_and_no_secret(pair, face):
         if action == "offers":
             found = messages.Replies.from_bytes(answer)
             replies = [Reply.from_bytes(each) for each in found.replies]
-            other = [Reply(r.session, r.index, r.opening ^ 1, r.bits) for r in replies]
+            other = [dataclasses.replace(each, opening=each.opening ^ 1) for each in replies]
             return messages.Replies(replies=[each.to_bytes() for each in other]).to_bytes()
         return answer
 

@@ -482,11 +482,11 @@ def list_(place: GalleryOptions) -> Answer:
 
 @command("show", examples=("alice", "alice --json"))
 def show(subject: str, place: GalleryOptions) -> Answer:
-    """Show the references of a subject, without codes and keys."""
+    """Show the references of a subject, without codes, shares and keys."""
     from iom.gallery.models import TOKEN_FIELD
 
     with place.open() as gallery:
-        gallery.application(place.application)
+        is_share = gallery.application(place.application).key_mode == "share"  # whose metadata are shares, too
         found = gallery.references(subject, application=place.application)
     rows = [
         {
@@ -494,7 +494,9 @@ def show(subject: str, place: GalleryOptions) -> Answer:
             "enrolled": _date(each.created),
             "epoch": each.epoch,
             "token": each.token or None,
-            "metadata": {name: value for name, value in json.loads(each.metadata).items() if name != TOKEN_FIELD},
+            "metadata": {
+                name: value for name, value in json.loads(each.metadata).items() if name != TOKEN_FIELD and not is_share
+            },
         }
         for each in found
     ]

@@ -409,6 +409,8 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         attempt = self._popped(message.attempt)
         with contextlib.ExitStack() as budget:
             budget.push(attempt.budget)
+            if attempt.comparisons:
+                raise PeerError("an attempt is asked about once; verify again")
             dealt = self._dealt(attempt)
             if not isinstance(dealt, CorrelationsB):
                 raise StoreError("expected the correlations of side B; see --correlations")

@@ -232,7 +232,7 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
         common, every, was_revoked = self._records(application, subject_id)
         if was_revoked and not common and not allow_revoked:
             raise revoked_subject(subject_id)
-        replaces = every if was_revoked else []  # what a server has that was set back
+        replaces = every if was_revoked and not common else []  # what a server has that was set back
         if every and not (another or replaces):
             raise AlreadyEnrolledError(f"subject {subject_id!r} is enrolled already; renew it", subject_id=subject_id)
         return self._store(

@@ -50,7 +50,7 @@ from tqdm import tqdm
 from benchmarks.command_line import add_data_option, new_parser, run
 from iom._blas import one_thread
 from iom._peers import PeerClient, TlsFiles, make_certificates
-from iom.codes.packing import unpack
+from iom.codes.packing import pack, unpack
 from iom.errors import DataError, IomError, NotEnrolledError, PeerError, RevokedError
 from iom.gallery.gallery import Gallery
 from iom.keys import KEY_KINDS, TransformKey
@@ -60,7 +60,7 @@ from iom.split.correlations import CorrelationsA, Terms, deal_files
 from iom.split.gallery import SplitGallery
 from iom.split.server import ShareServer, open_correlations
 from iom.split.share_store import ShareStore
-from iom.split.shares import code_from_bytes, join_half_keys, record_label, xor
+from iom.split.shares import code_from_bytes, code_to_bytes, join_half_keys, record_label, xor
 
 HASHER = "pre_models/mobilefacenet_y1_1536x2"
 SUBJECTS, STOLEN, ATTEMPTS = 200, 40, 20
@@ -617,6 +617,11 @@ def _scores(hasher: HeadHasher, records, candidates: dict[str, list[bytes]]) -> 
     """Mean cosine and AUC of each way, read back under the true keys."""
     codes = np.array([[_symbols(hasher, octets) for octets in made] for made in candidates.values()])
     return _read(hasher, records, codes)
+
+
+def code_bytes_of(codes) -> bytes:
+    """One code `(1, M)` of two values as it is stored."""
+    return code_to_bytes(pack(codes, 2))
 
 
 def _symbols(hasher: HeadHasher, octets: bytes):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from iom.models.face_hasher import KerasFaceHasher
 
 SYSTEMS = (
-    "grp", "urp", "biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign", "simplex_refined"
+    "grp", "urp", "biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign", "scalar_4bit", "simplex_refined"
 )  # fmt: skip
 HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "pre_models/mobilefacenet_y1_512x8")
 """Of the stored embeddings."""

@@ -196,8 +196,12 @@ class Journal:
         self._stream.write(json.dumps(entry).encode() + b"\n")
         self._stream.flush()
         if durable:
-            os.fsync(self._stream.fileno())
+            self.sync()
         return position
+
+    def sync(self) -> None:
+        """Have all entries on the disk."""
+        os.fsync(self._stream.fileno())
 
     def read(self, position: int) -> dict[str, Any]:
         """The entry at a position that `add` or `entries` gave."""

@@ -11,6 +11,7 @@ import datetime
 import http.client
 import ipaddress
 import json
+import math
 import re
 import select
 import socket
@@ -108,18 +109,23 @@ def error_to_json(error: IomError) -> bytes:
 
 
 def error_from_json(body: bytes, url: str) -> IomError:
-    """The error that a server at `url` sent; a `PeerError` where it is none of `iom.errors`."""
+    """The error that a server at `url` sent, with its texts and numbers; a `PeerError` for none of `iom.errors`."""
     try:
         content = dict(parse_json(body, max_bytes=_ERROR_BYTES))
         kind, detail = getattr(iom.errors, content.pop("error"), None), one_line(content.pop("detail"))
+        if not (isinstance(kind, type) and issubclass(kind, IomError)):
+            return PeerError(f"{url}: {detail}", url=url)
+        error = kind(detail)
     except (ValueError, TypeError, KeyError):
-        kind, detail, content = None, "no error of iom", {}
-    if not (isinstance(kind, type) and issubclass(kind, IomError)):
-        return PeerError(f"{url}: {detail}", url=url)
-    error = kind.__new__(kind, detail)
-    error.args = (detail,)
-    plain = {name: value for name, value in content.items() if isinstance(value, str | int | float)}
-    error.__dict__.update({name: value for name, value in plain.items() if not name.startswith("_")})
+        return PeerError(f"{url}: no error of iom", url=url)
+    for name, usual in list(vars(error).items()):
+        value: Any = content.get(name)
+        if isinstance(usual, str) and isinstance(value, str):
+            setattr(error, name, one_line(value))
+        elif type(value) is type(usual) or (isinstance(usual, float) and type(value) is int):
+            with contextlib.suppress(TypeError, OverflowError):  # no number, or an endless one
+                if math.isfinite(value) and value >= 0:
+                    setattr(error, name, float(value) if isinstance(usual, float) else value)
     return error
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iom.errors import KeyMaterialError
-from iom.keys import TransformKey
+from iom.keys import SubjectToken, TransformKey
 
 secrets_32 = st.binary(min_size=32, max_size=32)
 SECOND = "iom-key-1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8:582af63b"
@@ -16,6 +16,17 @@ def test_there_and_back(secret):
     assert TransformKey.from_text(f"  {text}\n").secret == secret
     assert text.isascii()
     assert " " not in text
+
+
+@given(secrets_32)
+def test_a_token_there_and_back(secret):
+    text = SubjectToken(secret).to_text()
+    assert SubjectToken.from_text(f" {text}\n").secret == secret
+    assert (len(text), text.isascii()) == (64, True)
+    with pytest.raises(KeyMaterialError, match="not a stored key"):
+        TransformKey.from_text(text)
+    with pytest.raises(KeyMaterialError, match="not a stored token"):
+        SubjectToken.from_text(TransformKey(secret).to_text())
 
 
 def test_the_form_never_changes():

@@ -5,7 +5,7 @@ an attacker derives from a key.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from iom.codes.comparators import Comparator
 from iom.errors import DataError
-from iom.keys import TransformKey
+from iom.keys import KEY_KINDS, TransformKey
 
 Embeddings = NDArray[np.float32]
 Templates = NDArray[Any]
 Vectors = NDArray[np.float32]
 """Projection vectors of a linear Index-of-Max in embedding space, `(D, M, Q)`."""
+Keys = TransformKey | Sequence[TransformKey]
 BlackBox = Callable[[Embeddings], Templates]
 Oracle = Callable[[Embeddings, NDArray[np.intp]], NDArray[np.float64]]
 
-CODES, KEY, HASH, POPULATION, SCORES, PUBLIC, PHOTOGRAPHS = (
-    "codes", "key", "hash", "population", "scores", "public", "photographs"
+CODES, KEY, HASH, POPULATION, SCORES, PUBLIC, PHOTOGRAPHS, STORE, KNOWN_FACES = (
+    "codes", "key", "hash", "population", "scores", "public", "photographs", "store", "known_faces"
 )  # fmt: skip
 KNOWLEDGE = {
     CODES: ("codes",),  # that are stored
@@ -33,6 +34,8 @@ KNOWLEDGE = {
     SCORES: ("oracle",),  # the distance of any probe to the stored code
     PUBLIC: (),  # the model, and keys of the attacker's own; not the victim's key
     PHOTOGRAPHS: ("photographs",),  # embeddings of public photographs, the victims' enrolled ones among them
+    STORE: ("store",),  # all templates of a stolen record store, which were made under one key
+    KNOWN_FACES: ("known_faces",),  # photographs of some of the enrolled, and which of its templates are theirs
 }
 """Parts of an attacker's knowledge, of which an attack lists those it uses, and the fields of a `Leak` they open."""
 
@@ -45,6 +48,26 @@ class ResponseGradient(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class StolenStore:
+    """Templates `(N, M)` of one image each of N subjects, and the rows `(V,)` of those to reconstruct.
+
+    `rows` `(N, K)` are what the templates tell of the embeddings without a key (`iom.attacks.known_faces.store_rows`).
+    """
+
+    templates: Templates = dataclasses.field(repr=False)
+    wanted: NDArray[np.intp]
+    rows: Embeddings = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KnownFaces:
+    """Embeddings `(k, D)` of enrolled subjects, and the rows of the store `(k,)` that are theirs."""
+
+    rows: NDArray[np.intp]
+    embeddings: Embeddings = dataclasses.field(repr=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class AttackedSystem:
     """A protection of embeddings `(N, D)`, and the parts that its makers or a leaked key give away.
@@ -52,18 +75,22 @@ class AttackedSystem:
     `alphabet_size` is 0 where templates are not codes. `vectors` `(D, M, Q)` is None where the system is not linear,
     `responses` (gradients) where there are none or `vectors` are there. `public_vectors` `(K, M, Q)` is the projection
     behind the key, if it is the same for all keys; `before_key` then maps embeddings to the rows that the key is
-    applied to, `(N, W)` with W >= K for each window of dimensions that a key may choose.
+    applied to, `(N, W)` with W >= K for each window of dimensions that a key may choose; `key_kind`, a key of
+    `KEY_KINDS`, says how it is applied. `recover` finds the key of templates `(k, M)` of known embeddings `(k, D)`, if
+    it has so few parameters that they can be solved for.
     """
 
     name: str
     embedding_size: int
     alphabet_size: int
-    hash: Callable[[Embeddings, TransformKey], Templates]
+    hash: Callable[[Embeddings, Keys], Templates]
     comparator: Comparator
     vectors: Callable[[TransformKey], Vectors] | None = None
     responses: Callable[[TransformKey], ResponseGradient] | None = None
     public_vectors: Vectors | None = dataclasses.field(default=None, repr=False)
     before_key: Callable[[Embeddings], list[Embeddings]] | None = None
+    key_kind: str = ""
+    recover: Callable[[Templates, Embeddings], ResponseGradient] | None = None
 
     def public(self, part: str) -> Any:
         """`public_vectors` or `before_key`; a `DataError` where the system has no public part behind the key."""
@@ -85,7 +112,8 @@ class Leak:
     Records of all victims are made under the same list of keys, one key a record, so that knowledge of a key serves for
     all victims. `codes` `(N, M)`, `hashers`, `vectors` `(D, M, Q)` and `responses` have one entry a record;
     `population` and `photographs` are embeddings `(T, D)` of other people and of public photographs; `oracle` takes
-    candidates `(C, D)` and the victim of each to distances. Parts are None where the attacker lacks them.
+    candidates `(C, D)` and the victim of each to distances. Of a stolen `store`, the victims are its wanted rows. Parts
+    are None where the attacker lacks them.
     """
 
     system: AttackedSystem
@@ -99,6 +127,8 @@ class Leak:
     population_labels: NDArray[np.int64] | None = None
     oracle: Oracle | None = None
     photographs: Embeddings | None = None
+    store: StolenStore | None = None
+    known_faces: KnownFaces | None = None
 
     def only(self, knowledge: tuple[str, ...]) -> "Leak":
         """The same leak without what is not in `knowledge`."""
@@ -125,7 +155,8 @@ class Leak:
 class Attack:
     """One way to misuse a leak; it sees only the parts that `knowledge`, keys of `KNOWLEDGE`, names.
 
-    Of the parts in `needs` it takes the first that a system has; `records` is the minimum of records of a victim.
+    Of the parts in `needs` it takes the first that a system has; `kinds`, if any, are the kinds of key that it applies
+    to, "" among them for systems without a public part; `records` is the minimum of records of a victim.
     `reconstruct` gives embeddings `(N, D)` of unit length; `link` takes two leaks of the same people under two keys and
     pairs of rows to scores `(P,)`; `identify` gives scores `(N, T)` of photographs. Higher scores = more likely mated.
     """
@@ -133,17 +164,30 @@ class Attack:
     knowledge: tuple[str, ...]
     _: dataclasses.KW_ONLY
     needs: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     reconstruct: Callable[[Leak], Embeddings] | None = None
     link: Callable[[Leak, Leak, NDArray[np.intp], NDArray[np.intp]], NDArray[np.float64]] | None = None
     identify: Callable[[Leak], NDArray[np.float64]] | None = None
     records: int = 1
 
+    @property
+    def of_store(self) -> bool:
+        """Whether it is directed at a stolen record store, not at leaked templates and keys."""
+        return STORE in self.knowledge
+
     def obstacle(self, system: AttackedSystem) -> str:
         """Why it does not apply to a system; empty where it does."""
+        if self.kinds and system.key_kind not in self.kinds:
+            if not system.key_kind:
+                return "no public projection stands behind the key: a code is not read back without it"
+            moved = "mixes the dimensions" if KEY_KINDS[system.key_kind].mixes else "only moves the dimensions"
+            return f"a key of kind '{system.key_kind}' {moved}: another attack fits"
         if not self.needs or any(getattr(system, part) is not None for part in self.needs):
             return ""
         if self.needs == ("vectors",):
             return "templates are not an argmax of linear projections: there is nothing to solve"
+        if self.needs == ("recover",):
+            return "the key has too many parameters to solve for"
         if self.needs == ("public_vectors",):
             return "no public projection stands behind the key: a code is not read back without it"
         return "no gradient is known of the system, only its templates"

@@ -4,6 +4,7 @@ Each has `descend(codes, start, steps=)`: rows `(N, D)` whose templates approach
 """
 
 import abc
+import itertools
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from scipy.special import expit, softmax
 
 from iom.attacks.base import Embeddings, Templates, one_hot, unit
 from iom.attacks.reconstruction import SHARPNESS, Rows, descend_on_sphere
+from iom.baselines import polyprotect
 
 SHARPNESSES = (2.0, 8.0)
 """Root mean square of the responses, in turn: soft has few traps, sharp meets the template."""
@@ -209,7 +211,7 @@ class PolynomialInversion:
     unknowns.
     """
 
-    def __init__(self, coefficients: NDArray[np.intp], exponents: NDArray[np.intp]) -> None:
+    def __init__(self, coefficients: NDArray[Any], exponents: NDArray[np.intp]) -> None:
         self._coefficients = coefficients.astype(np.float64)
         self._exponents = exponents.astype(np.float64)
 
@@ -247,6 +249,37 @@ class PolynomialInversion:
         np.put_along_axis(slopes, places, partial, axis=1)
         values = windows**self._exponents @ self._coefficients
         return values - template, slopes[:, : len(row)]
+
+
+def solved_polynomial(templates: Templates, embeddings: Embeddings) -> PolynomialInversion:
+    """Coefficients and exponents of PolyProtect from templates `(k, P)` of known embeddings `(k, D)`.
+
+    Least squares for the coefficients under each of the m! orders of the exponents, of which the best fit counts.
+    """
+    terms, step = polyprotect.TERMS, polyprotect.TERMS - polyprotect.OVERLAP
+    rows = unit(embeddings).astype(np.float64)
+    sides = np.pad(rows, ((0, 0), (0, (templates.shape[1] - 1) * step + terms - rows.shape[1])))
+    windows = np.lib.stride_tricks.sliding_window_view(sides, terms, axis=1)[:, ::step].reshape(-1, terms)
+    wanted = templates.astype(np.float64).ravel()
+    best, lowest = (np.zeros(terms), np.arange(1, terms + 1)), np.inf
+    for order in itertools.permutations(range(1, terms + 1)):
+        powers = windows ** np.array(order)
+        coefficients = np.linalg.lstsq(powers, wanted)[0]
+        error = float(np.sum((powers @ coefficients - wanted) ** 2))
+        if error < lowest:
+            best, lowest = (coefficients, np.array(order)), error
+    return PolynomialInversion(*best)
+
+
+class RotationInversion:
+    """Scalar quantiser: values `(N, D)` turned back by the disclosed `rotation` `(D, D)`."""
+
+    def __init__(self, rotation: NDArray[np.float64]) -> None:
+        self._rotation = rotation
+
+    def descend(self, codes: Templates, start: Embeddings, *, steps: int) -> Embeddings:
+        """Rows `(N, D)`; nothing is searched for."""
+        return np.asarray(codes @ self._rotation, np.float32)
 
 
 class NetworkInversion:

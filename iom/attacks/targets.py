@@ -16,11 +16,14 @@ from iom.attacks.inversions import (
     PerceptronInversion,
     PolynomialInversion,
     ProductInversion,
+    RotationInversion,
+    solved_polynomial,
 )
 from iom.baselines.binary import BioHash, BloomFilter, IndexingFirstOne, MlpHash, vectors_of_signs
 from iom.baselines.index_of_max import UniformRandomPermutation
 from iom.baselines.polyprotect import PolyProtect
 from iom.baselines.protection import Protection
+from iom.baselines.scalar import ScalarQuantiser
 from iom.codes.comparators import SymbolComparator
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count, part_window
@@ -33,6 +36,7 @@ INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {
     UniformRandomPermutation: lambda its, key: ProductInversion(its.windows(key), its.embedding_size),
     IndexingFirstOne: lambda its, key: FirstOneInversion(its.directions, its.windows(key)),
     BloomFilter: lambda its, key: BloomInversion(its.directions(key)),
+    ScalarQuantiser: lambda its, key: RotationInversion(its.rotation(key)),
 }
 """Protection that is not linear to its inversion, when a key is disclosed."""
 
@@ -49,7 +53,8 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
     )
     invert = INVERSIONS.get(type(protection))
     if invert:
-        return system(responses=functools.partial(invert, protection))
+        recover = solved_polynomial if isinstance(protection, PolyProtect) else None
+        return system(responses=functools.partial(invert, protection), recover=recover)
     if isinstance(protection, BioHash):
         return system(vectors=lambda key: vectors_of_signs(protection.projection(key).T))
     public = protection.public_projection
@@ -61,7 +66,9 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
         full[key.permutation(embedding_size)[: len(public)]] = public
         return full
 
-    return system(vectors=vectors, public_vectors=public, before_key=lambda embeddings: [unit(embeddings)])
+    return system(
+        vectors=vectors, public_vectors=public, before_key=lambda embeddings: [unit(embeddings)], key_kind="permutation"
+    )
 
 
 def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
@@ -109,4 +116,5 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
         responses=None if linear is not None else lambda key: NetworkInversion(model, order(key)),
         public_vectors=kernel.reshape(shape),
         before_key=before_key,
+        key_kind=hasher.key_kind,
     )

@@ -10,6 +10,7 @@ from iom.baselines.binary import BioHash, BloomFilter, IndexingFirstOne, MlpHash
 from iom.baselines.index_of_max import GaussianRandomProjection, UniformRandomPermutation, framed
 from iom.baselines.polyprotect import PolyProtect
 from iom.baselines.protection import Protection
+from iom.baselines.scalar import scalar
 from iom.config import CodeConfig
 
 BASELINES: dict[str, Callable[[int, CodeConfig, int], Protection]] = {
@@ -21,6 +22,7 @@ BASELINES: dict[str, Callable[[int, CodeConfig, int], Protection]] = {
     "bloom": BloomFilter,
     "ifo": IndexingFirstOne,
     "sign": RandomProjectionSigns,
+    **{f"scalar_{bits}bit": scalar(bits) for bits in (2, 3, 4, 5)},
     "orthonormal": framed("orthonormal"),
     "simplex": framed("simplex"),
     "cross_polytope": framed("cross_polytope"),

@@ -15,9 +15,9 @@ command = root.section("Service")
 @command(
     "deal",
     epilog="""\
-Each comparison of the full protocol uses up one correlation, on both servers. Deal on a machine of
-neither server: whoever has both files can read what is compared with them. Give each server its
-file, then delete them here, and leave them out of backups. A threshold that changes needs a new
+Each comparison of the full protocol uses up one correlation, on both servers. Deal on a machine
+that is neither server: whoever has both files can read what is compared with them. Give each server
+its file, then delete them here, and leave them out of backups. A threshold that changes needs a new
 deal. A file of B takes about 37 kB a comparison at 1536 positions of two symbols, one of A 48 bytes.
 """,
     examples=(

@@ -386,7 +386,7 @@ class ReportConfig(Section):
     linkability: bool = True
     """D_sys between templates of different keys."""
     attacks: bool = True
-    """Attacks with template, key and model disclosed."""
+    """Attacks, with template, key and model disclosed; false leaves out those on a stolen store, too."""
     keys: PositiveInt = 3
     """Test keys of identification, and pairs of keys of linkability."""
     replicates: NonNegativeInt = 100
@@ -402,6 +402,12 @@ class ReportConfig(Section):
     """Keys that the victims are renewed under."""
     records: Many[AtLeast2] = (2, 5)
     """Numbers of records for attacks that take several."""
+    stolen_store: bool = True
+    """Attacks on a record store whose templates share one key, stolen without the key."""
+    enrolled: Annotated[int, Field(ge=4)] = 1000
+    """Subjects in that store at most; half of the benchmark's, the others are the attacker's population."""
+    known_faces: Many[NonNegativeInt] = (0, 2, 5, 10, 20, 50)
+    """Numbers of enrolled subjects that the attacker knows, by their enrolled and by another photograph."""
     worst_pairs: PositiveInt = 8
     """Pairs of each kind that are listed by file name."""
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,6 @@ MIN_FRESH_KEYS = 40
 """Fresh keys that a post-revocation acceptance rate is to be measured over."""
 MAX_SAMPLES = 3
 NO_ATTACK = "the embedding itself"
-RATES = ("sar", "prar", "prar_other")
-"""Figures that are shares of the reconstructions."""
 METRICS = (
     "cosine", "sar", "prar", "prar_other", "linking_auc", "linking_auc_same", "linking_eer", "rank_one", "rank_ten"
 )  # fmt: skip
@@ -256,7 +254,8 @@ def attack_rows(
     setting = _Setting(system, threshold, victims, keys, seed, replicates)
     for name, attack in chosen.items():
         row = AttackRow(system=system.name, attack=name, knowledge=" + ".join(attack.knowledge), threshold=threshold)
-        if obstacle := attack.obstacle(system):
+        obstacle = "of a stolen store: report.stolen_store" if attack.of_store else attack.obstacle(system)
+        if obstacle:
             yield row.replace(obstacle=obstacle)
             continue
         for count in records if attack.records > 1 else (1,):
@@ -284,28 +283,43 @@ def _reconstructed(row: AttackRow, attack: Attack, setting: _Setting) -> AttackR
             ]
         )
     accepted = np.array(fresh_keys)
-    """By old key, sample, fresh key and victim."""
+    figures = attack_figures(
+        {"cosine": np.array(cosines), "sar": np.array(same_key)},
+        {"prar": accepted[:, 0], "prar_other": accepted[:, 1]},
+        replicates=setting.replicates,
+        seed=setting.seed,
+    )
+    return row.replace(**figures)
+
+
+def attack_figures(
+    by_leak: Mapping[str, NDArray[Any]], by_renewal: Mapping[str, NDArray[Any]], *, replicates: int, seed: int
+) -> dict[str, Any]:
+    """Fields of an `AttackFigures`: the means of figures, and intervals unless `replicates` is 0.
+
+    `by_leak` has figures by old key and victim, `by_renewal` shares by old key, fresh key and victim; all but cosines
+    are rates.
+    """
+    old, fresh, victims = next(iter(by_renewal.values())).shape
+    names = (*by_leak, *by_renewal)
 
     def figures(**drawn: Counts) -> list[float]:
         leaks = np.outer(drawn["keys"], drawn["subjects"])
         renewals = drawn["fresh keys"][None, :, None] * leaks[:, None]
         return [
-            float(np.average(cosines, weights=leaks)),
-            float(np.average(same_key, weights=leaks)),
-            *(float(np.average(accepted[:, sample], weights=renewals)) for sample in (0, 1)),
+            *(float(np.average(values, weights=leaks)) for values in by_leak.values()),
+            *(float(np.average(values, weights=renewals)) for values in by_renewal.values()),
         ]
 
-    names = ("cosine", *RATES)
-    groups = {"subjects": accepted.shape[3], "keys": len(keys.old), "fresh keys": len(keys.fresh)}
+    groups = {"subjects": victims, "keys": old, "fresh keys": fresh}
     values = dict(zip(names, figures(**{kind: np.ones(count) for kind, count in groups.items()}), strict=True))
     intervals: dict[str, Interval] = {}
-    if setting.replicates:
-        samples = bootstrap_samples(figures, groups, replicates=setting.replicates, seed=setting.seed)
+    if replicates:
+        samples = bootstrap_samples(figures, groups, replicates=replicates, seed=seed)
         intervals = dict(zip(names, percentile_intervals(samples), strict=True))
-        for name in RATES:
-            intervals[name] = rate_interval(intervals[name], values[name], units=groups["subjects"], confidence=0.95)
-    subjects, old_keys, fresh = groups.values()
-    return row.replace(subjects=subjects, old_keys=old_keys, fresh_keys=fresh, intervals=intervals, **values)
+        for name in set(names) - {"cosine"}:
+            intervals[name] = rate_interval(intervals[name], values[name], units=victims, confidence=0.95)
+    return {"subjects": victims, "old_keys": old, "fresh_keys": fresh, "intervals": intervals, **values}
 
 
 def _linked(row: AttackRow, attack: Attack, setting: _Setting) -> AttackRow:

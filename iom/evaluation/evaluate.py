@@ -22,6 +22,7 @@ from iom.evaluation.pairs import LinkabilityEvaluator, PairEvaluator, names_subj
 from iom.evaluation.records import BenchmarkSummary, EmbedderSummary, Figure, KeySpread, Record, ReportData, Sections
 from iom.evaluation.report.text import summary
 from iom.evaluation.scores import FLOAT, REPORT_FMRS, CodeSystem, EvaluationInputs, Evaluator, resolved_fmrs
+from iom.evaluation.stolen_store import StolenStoreEvaluator
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.models.embedder import embed_benchmark, open_embedder
 
@@ -30,12 +31,15 @@ EVALUATORS: dict[str, Callable[[EvaluationInputs], Evaluator]] = {
     "identification": SearchEvaluator,
     "linkability": LinkabilityEvaluator,
     "attacks": AttackEvaluator,
+    "stolen_store": StolenStoreEvaluator,
     "folder": IdentificationEvaluator,
     "ijb": IdentificationEvaluator,
     "megaface": DistractorEvaluator,
     "blufr": BlufrEvaluator,
 }
 """Evaluators of pairs and those that `config.report` asks for, then those of identification, by `benchmark.source`."""
+SECTIONS = ("identification", "linkability", "attacks", "stolen_store")
+"""Those that `config.report` asks for."""
 PROTOCOLS = {
     "folder": BenchmarkSource("iom.data.benchmarks.folders:folder_identification", ("root",), ("gallery_images",)),
     "ijb": BenchmarkSource("iom.data.benchmarks.identification:read_ijb_identification", options=("align_into",)),
@@ -111,7 +115,8 @@ def collect(inputs: EvaluationInputs, *, progress: bool = False) -> ReportData:
     names, notes = ["pairs"], list(_notes(benchmark))
     if inputs.full:
         named = names_subjects(benchmark, config.benchmark.source)
-        asked = [name for name in ("identification", "linkability", "attacks") if getattr(config.report, name)]
+        chosen = config.report if config.report.attacks else config.report.replace(stolen_store=False)
+        asked = [name for name in SECTIONS if getattr(chosen, name)]
         names += [name for name in asked if named or name == "linkability"]
         if len(names) <= len(asked):
             notes.append("the benchmark does not name the subjects of its images: no identification and no attacks")

@@ -17,6 +17,8 @@ from iom.metrics.bootstrap import Interval
 
 FORMAT: Final = 2
 FILE = "report.json"
+NO_STORE = "one_guess"
+"""The attack of someone without a stolen store, to whom the others are compared."""
 
 
 class Record(pydantic.BaseModel):
@@ -32,8 +34,8 @@ class Record(pydantic.BaseModel):
 class Place(Record):
     """System and scenario that results are of.
 
-    `system` is `float`, a baseline or a trained hasher; `scenario` is `none`, `own_key`, `stolen_key`, `two_keys` or
-    `full_disclosure`.
+    `system` is `float`, a baseline or a trained hasher; `scenario` is `none`, `own_key`, `stolen_key`, `two_keys`,
+    `full_disclosure` or `stolen_store`.
     """
 
     system: str
@@ -181,25 +183,41 @@ class LinkabilityResult(Place):
     local: list[float]
 
 
-class AttackRow(Record):
-    """One attack on one system; `obstacle` says why it does not apply; figures that it does not give are None.
+class AttackFigures(Record):
+    """Figures of one attack on one system, None where it does not give them; `obstacle` says why it does not apply.
 
-    `knowledge` is `KNOWLEDGE` keys joined by ` + `. `sar`: accepted under the key that leaked. `prar`: accepted under
-    fresh keys, the renewal being of the very sample of the leaked template, the worst case; `prar_other`: of another
-    sample. Linkers have an AUC and an EER, 0.5 is chance, with two samples of a subject behind the templates (`_same`:
-    one). `rank_one`, `rank_ten`: share of victims whose photograph is found at that rank among `photographs`.
-    `intervals` are of 95 % over subjects and keys.
+    `knowledge` is `KNOWLEDGE` keys joined by ` + `. `subjects` are the victims, `cosine` that of their reconstructions
+    to the enrolled embeddings. `intervals` are of 95 % over subjects and keys.
     """
 
     system: str
     attack: str
     knowledge: str
-    records: int = 1
     subjects: int = 0
     old_keys: int = 0
     fresh_keys: int = 0
     threshold: float | None = None
     cosine: float | None = None
+    intervals: dict[str, Interval] = {}
+    obstacle: str = ""
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """A figure with its interval, `None` where the attack does not give it."""
+        value = getattr(self, metric)
+        low, high = self.intervals.get(metric, (None, None))
+        return None if value is None else Estimate(value=value, low=low, high=high)
+
+
+class AttackRow(AttackFigures):
+    """One attack on leaked templates, for the most part with their key.
+
+    `sar`: accepted under the key that leaked. `prar`: accepted under fresh keys, the renewal being of the very sample
+    of the leaked template, the worst case; `prar_other`: of another sample. Linkers have an AUC and an EER, 0.5 is
+    chance, with two samples of a subject behind the templates (`_same`: one). `rank_one`, `rank_ten`: share of victims
+    whose photograph is found at that rank among `photographs`.
+    """
+
+    records: int = 1
     sar: float | None = None
     prar: float | None = None
     prar_other: float | None = None
@@ -209,8 +227,6 @@ class AttackRow(Record):
     rank_one: float | None = None
     rank_ten: float | None = None
     photographs: int = 0
-    intervals: dict[str, Interval] = {}
-    obstacle: str = ""
 
     @property
     def title(self) -> str:
@@ -218,11 +234,26 @@ class AttackRow(Record):
         name = self.attack.replace("_", " ")
         return f"{name}, {self.records} records" if self.records > 1 else name
 
-    def estimate(self, metric: str) -> Estimate | None:
-        """A figure with its interval, `None` where the attack does not give it."""
-        value = getattr(self, metric)
-        low, high = self.intervals.get(metric, (None, None))
-        return None if value is None else Estimate(value=value, low=low, high=high)
+
+class StolenStoreRow(AttackFigures):
+    """One attack on a stolen record store of `enrolled` subjects under one key, of whom `known` are known.
+
+    `photograph` is `enrolled` or `other`: from which photograph they are known; empty where none is known.
+    `accepted_old` and `accepted_fresh`: reconstructions of subjects who are *not* known, accepted under the key of the
+    store and under fresh keys, against another sample of the subject. The attack `one_guess` is that of someone without
+    the store.
+    """
+
+    enrolled: int = 0
+    known: int = 0
+    photograph: Literal["", "enrolled", "other"] = ""
+    accepted_old: float | None = None
+    accepted_fresh: float | None = None
+
+    @property
+    def acquaintance(self) -> str:
+        """`none`, or `10, enrolled photograph`."""
+        return f"{self.known}, {self.photograph} photograph" if self.known else "none"
 
 
 class Sections(Record):
@@ -236,6 +267,7 @@ class Sections(Record):
     identification: list[IdentificationResult] = []
     linkability: list[LinkabilityResult] = []
     attacks: list[AttackRow] = []
+    stolen_store: list[StolenStoreRow] = []
 
 
 class Sentence(Record):
@@ -255,7 +287,7 @@ class ReportData(Record):
         notes: Remarks that a reader of the figures needs.
         config: The resolved configuration.
         environment: Versions, processor, cores, memory.
-        summary: Three to six sentences; empty where only the figures of the pairs were computed.
+        summary: Three to seven sentences; empty where only the figures of the pairs were computed.
     """
 
     format: Literal[2] = 2

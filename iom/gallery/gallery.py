@@ -21,6 +21,7 @@ from iom.codes.packing import encoding_id
 from iom.errors import (
     EnrolmentError,
     IomError,
+    KeyMaterialError,
     NotEnrolledError,
     RevokedError,
     StoreError,
@@ -50,6 +51,7 @@ from iom.gallery.templates import (
     check_token,
     holds_seal,
     make_references,
+    masks_for,
     reserve_records,
     rows_of,
     sealed,
@@ -787,6 +789,9 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             new = sealed(self.keys, name, dataclasses.replace(known, masked=True, revision=known.revision + 1))
             return new, self.event("mask", name)
 
+        for page in () if application.masked else self.store.pages(name):  # not while other processes wait to write
+            with contextlib.suppress(KeyMaterialError):  # one of them was revoked meanwhile
+                masks_for(self.keys, application, [each.record for each in page])
         new = self.store.mask(name, masked, changed)
         self._settle(name, new)
         return count

@@ -19,7 +19,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -50,6 +50,10 @@ CREATE TABLE masks (
     application TEXT NOT NULL, record INTEGER NOT NULL, created INTEGER NOT NULL,
     sealed BLOB NOT NULL, PRIMARY KEY (application, record)) WITHOUT ROWID;
 """
+
+
+_MASKS_IN_RANGE = "SELECT record, sealed FROM masks WHERE application = ? AND record BETWEEN ? AND ?"
+_MASKS_IN_LIST = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
 
 
 class Anchor(NamedTuple):
@@ -228,12 +232,18 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def find_masks(self, application: str, records: Sequence[int]) -> dict[int, bytes]:
         """Masks by record, of those among `records` that have one."""
-        query = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
-        found = self._file.rows(query, (application, json.dumps([int(record) for record in records])))
-        kind, problem = _mask_kind(application), "the mask of record {} of {} is damaged or was changed"
-        return {
-            record: self._opened(sealed, kind, record, problem.format(record, application)) for record, sealed in found
-        }
+        wanted = {int(record) for record in records}
+        if not wanted:
+            return {}
+        first, last = min(wanted), max(wanted)
+        if last - first < 2 * len(wanted):  # as in a page of a search: a range is read twice as fast as a list
+            rows = self._file.rows(_MASKS_IN_RANGE, (application, first, last))
+        else:
+            rows = self._file.rows(_MASKS_IN_LIST, (application, json.dumps(sorted(wanted))))
+        found, damaged = self._cipher.open_rows(_mask_kind(application), (row for row in rows if row[0] in wanted))
+        if damaged:
+            raise self._damaged(f"the mask of record {damaged[0]} of {application} is damaged or was changed")
+        return found
 
     def masked_records(self, application: str, *, before: int = 2**62) -> set[int]:
         """Records with a mask that was made before a second."""
@@ -525,6 +535,19 @@ class _Cipher:
             return self._aes.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], self._place(kind, number))
         except self._invalid:
             raise ValueError("not sealed here") from None
+
+    def open_rows(self, kind: str, rows: Iterable[tuple[int, object]]) -> tuple[dict[int, bytes], list[int]]:
+        """Content of rows `(number, sealed)` by number, and the numbers of those that were not sealed here."""
+        place, decrypt = self._place(kind, 0)[:-1], self._aes.decrypt  # half the time of `open` for each
+        found, damaged = {}, []
+        for number, sealed in rows:
+            try:
+                if not isinstance(sealed, bytes):
+                    raise ValueError("SQLite keeps any type in any column")
+                found[number] = decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place + b"%d" % number)
+            except (self._invalid, ValueError):
+                damaged.append(number)
+        return found, damaged
 
     def _place(self, kind: str, number: int) -> bytes:
         return self._bound + kind.encode() + b"\0" + str(number).encode()

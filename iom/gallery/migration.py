@@ -266,7 +266,10 @@ def _legacy_header(path: Path, line: bytes) -> dict[str, Any]:
             return dict(header)
     except (ValueError, TypeError, KeyError):
         pass
-    raise StoreError(f"{path}: expected a key store of format 1, found another file")
+    raise StoreError(
+        f"{path}: expected a key store of format 1, found another file. A newer gallery needs no conversion, and none "
+        "can move to keys of another kind, since a master never leaves its place: make a new gallery and enrol anew"
+    )
 
 
 def _legacy_entries(path: Path, header: Mapping[str, Any], key: bytes, data: bytes) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ The place is a URI (RFC 7512), such as `pkcs11:token=iom;object=master?module-pa
 
 import contextlib
 import os
+import ssl
 import threading
 import urllib.parse
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from iom.gallery.key_source import KEY_BYTES, KeySource
 if TYPE_CHECKING:
     import pkcs11
 
+_CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 PIN_VARIABLE = "IOM_PKCS11_PIN"
 _ATTRIBUTES = ("token", "object", "serial", "manufacturer", "model", "type")
 
@@ -51,12 +53,15 @@ class Pkcs11Source(KeySource):
         except BaseException:
             self.close()
             raise
+        finally:
+            _clear_openssl_errors()
 
     def __repr__(self) -> str:
         return f"Pkcs11Source({self._place()!r})"
 
     def derive(self, labels: Sequence[bytes]) -> list[bytes]:
-        with self._lock:
+        with self._lock, contextlib.ExitStack() as after:
+            after.callback(_clear_openssl_errors)
             if self._is_closed:
                 raise StoreError("the key store is closed")
             lib = self._library
@@ -197,6 +202,16 @@ class Pkcs11Source(KeySource):
 
     def _place(self) -> str:
         return "pkcs11:" + ";".join(f"{name}={value}" for name, value in self._attributes.items())
+
+
+def _clear_openssl_errors() -> None:
+    """Empty the thread's queue of OpenSSL errors.
+
+    A token's library that uses OpenSSL leaves errors there (SoftHSM: "no such engine"), which the next TLS connection
+    of the thread would take for its own.
+    """
+    with contextlib.suppress(ssl.SSLError):
+        _CONTEXT.set_ciphers("none")  # which fails, after it has emptied the queue
 
 
 def _parsed(attributes: str) -> dict[str, str]:

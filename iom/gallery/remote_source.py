@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from iom._peers import PeerClient
-from iom.errors import DataError, IomError, NotPermittedError, PeerError, RateLimitError, StoreError, WorkerError
+from iom.errors import DataError, IomError, PeerError, RateLimitError, StoreError
 from iom.gallery.key_source import KEY_BYTES, KeySource
 
 ACTION = "derive"
@@ -55,9 +55,10 @@ class RemoteSource(KeySource):
         try:
             answer = self._client.call(ACTION, pack_labels(labels))
         except RateLimitError as error:
-            raise RateLimitError(f"key service {url}: {error}", retry_after=error.retry_after) from error
-        except (PeerError, NotPermittedError, WorkerError) as error:
-            raise StoreError(f"key service {error if isinstance(error, PeerError) else f'{url}: {error}'}") from error
+            # A gallery's service passes this text on: no place in it.
+            raise RateLimitError(f"key service: {error}", retry_after=error.retry_after) from error
+        except PeerError as error:
+            raise StoreError(f"key service {error}") from error
         except IomError as error:
             raise StoreError(f"key service {url}: {error}") from error
         if len(answer) != KEY_BYTES * len(labels):

@@ -235,6 +235,16 @@ def _new_masks(keys: KeyStore, application: Application, records: Sequence[int])
     return masks
 
 
+def masks_for(keys: KeyStore, application: Application, records: Sequence[int]) -> dict[int, bytes]:
+    """Masks by record: those in the key store, and new ones of records that have none, which are then there, too."""
+    known = keys.find_masks(application.name, records)
+    missing = [record for record in records if record not in known]
+    if missing:
+        made = _new_masks(keys, application, missing).astype("<u8", copy=False)
+        known |= {record: mask.tobytes() for record, mask in zip(missing, made, strict=True)}
+    return known
+
+
 def under_masks(keys: KeyStore, application: Application, references: Sequence[Reference]) -> list[Reference]:
     """References whose codes have no masks, with their codes under masks, and new seals.
 
@@ -242,11 +252,7 @@ def under_masks(keys: KeyStore, application: Application, references: Sequence[R
     """
     for reference in references:
         check_seal(keys, reference)
-    known = keys.find_masks(application.name, [each.record for each in references])
-    missing = [each.record for each in references if each.record not in known]
-    if missing:
-        made = _new_masks(keys, application, missing).astype("<u8", copy=False)
-        known |= {record: mask.tobytes() for record, mask in zip(missing, made, strict=True)}
+    known = masks_for(keys, application, [each.record for each in references])
     masks = _planes(application, [known[each.record] for each in references])
     planes = (_planes(application, [each.code for each in references]) ^ masks).astype("<u8", copy=False)
     new = []

@@ -35,7 +35,8 @@ class AuditRecord:
 class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     """An audit log in a file, which is made with mode 0600 where it is missing; threads may share it.
 
-    An entry is on the disk when `add` returns. One process at a time holds the file. `key` is of 32 bytes.
+    An entry is on the disk when `add` returns; entries of several threads get there together. After an error of the
+    disk no more are taken until the log is opened again. One process at a time holds the file. `key` is of 32 bytes.
 
     Raises:
         StoreError: The file is another's, is held by another process, or its chain is broken.
@@ -45,8 +46,9 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._path = path
         self._chain = AuditChain(hmac.digest(key, b"iom/audit-log/chain/v1", "sha256"))
         self._key = hmac.digest(key, b"iom/audit-log/pseudonyms/v1", "sha256")
-        self._lock = threading.Lock()
+        self._lock, self._sync_lock = threading.Lock(), threading.Lock()
         self._last: tuple[int, bytes] | None = None
+        self._synced, self._is_broken = 0, False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(SECRET_MODE)
@@ -66,14 +68,27 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         """Append an entry; durable when it returns."""
         hidden = pseudonyms(self._key, caller, [label.hex() for label in labels])
         event = AuditEvent(action, caller, len(labels), hidden, time=int(time.time()))
-        with self._lock:
+        with self._explained(), self._lock:
             entry = self._chain.following(event, Counts(), self._last)
             line = [event.time, caller, action, len(labels), b"".join(hidden).hex(), entry.digest.hex()]
-            try:
-                self._journal.add({"entry": line}, durable=True)
-            except OSError as error:
-                raise StoreError(f"audit log {self._path}: cannot be written: {error.strerror}") from error
+            self._journal.add({"entry": line})
             self._last = (entry.sequence, entry.digest)
+        with self._explained(), self._sync_lock:
+            if self._synced < entry.sequence:
+                newest = self._last[0]
+                self._journal.sync()
+                self._synced = newest
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Refuse for good what cannot be written: the next entry would follow a cut one."""
+        if self._is_broken:
+            raise StoreError(f"audit log {self._path}: could not be written before; start this program again")
+        try:
+            yield
+        except OSError as error:
+            self._is_broken = True
+            raise StoreError(f"audit log {self._path}: cannot be written: {error.strerror}") from error
 
     def records(self) -> Iterator[AuditRecord]:
         """All entries, checked."""

@@ -9,14 +9,17 @@ differ, and nothing else.
 
 **Full** (`FullComparisonA`, `FullComparisonB`), with a dealt correlation (`iom.split.correlations`):
 
-- A to B, `Offer`: a fresh correlation, and A's bits of `z` under its `a`.
-- B to A, `Reply`: B's bits of `z` under its `b`, and B's share of `E`.
+- A to B, `Offer`: a fresh correlation, A's salt, and A's bits of `z` under its `a`.
+- B to A, `Reply`: B's salt, B's bits of `z` under its `b`, and B's share of `E`.
 - A to B, `Opening`: A's share of `E`.
-- A and B to the capture side, `ReleaseShare`: the side's table entry under its share of the record's secret `S`.
+- A and B to the capture side, `ReleaseShare`: the side's table entry, keyed with both salts, under its share of the
+  record's secret `S`.
 
 Both sides then know `v = z xor a xor b` and `E = Delta d + R`, which are uniform whatever `z` is; neither learns `z`,
 the distance `d`, or the decision. The entries of A and B cancel where `d` is at most the threshold: the capture side
-then gets `S`, which it knows by the commitment that both sides give; otherwise it gets 16 uniform bytes.
+then gets `S`, which it knows by the commitment that both sides give; otherwise it gets 16 uniform bytes. As the salts
+are unknown to the dealer, who knows all entries, these bytes do not tell dealer and capture side together either how
+far the probe was.
 
 A side that lies:
 
@@ -46,10 +49,11 @@ from iom.codes.distances import paired
 from iom.codes.packing import code_bytes
 from iom.errors import CodeError, PeerError
 from iom.split.correlations import DEAL_BYTES, Claimed, CorrelationA, CorrelationB, Terms
-from iom.split.shares import COMMITMENT_BYTES, SECRET_BYTES, code_from_bytes, commitment, share_code, xor
+from iom.split.shares import COMMITMENT_BYTES, SECRET_BYTES, Random, code_from_bytes, commitment, share_code, xor
 
 NONCE_BYTES = 16
 RECORD_BYTES = 32
+SALT_BYTES = 16
 MAX_MESSAGE = 1 << 22
 """Bytes of the largest message."""
 _MAGIC = b"iom-split/1"
@@ -130,21 +134,23 @@ class _Message:
 
 @dataclasses.dataclass(frozen=True)
 class Offer(_Message):
-    """A to B: the correlation that A took, and A's bits of `z` under its bits `a`."""
+    """A to B: the correlation that A took, A's salt, and A's bits of `z` under its bits `a`."""
 
-    kind, layout, has_bits = 1, struct.Struct(f">{DEAL_BYTES}sQ"), True
+    kind, layout, has_bits = 1, struct.Struct(f">{DEAL_BYTES}sQ{SALT_BYTES}s"), True
     deal: bytes
     index: int
+    salt: bytes = dataclasses.field(repr=False)
     bits: bytes = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reply(_Message):
-    """B to A: B's bits of `z` under its bits `b`, and B's share of `E`."""
+    """B to A: B's share of `E`, B's salt, and B's bits of `z` under its bits `b`."""
 
-    kind, layout, has_bits = 2, struct.Struct(">QQ"), True
+    kind, layout, has_bits = 2, struct.Struct(f">QQ{SALT_BYTES}s"), True
     index: int
     opening: int
+    salt: bytes = dataclasses.field(repr=False)
     bits: bytes = dataclasses.field(repr=False)
 
 
@@ -187,7 +193,8 @@ def differing_positions(own: bytes, theirs: bytes, terms: Terms) -> int:
 class FullComparisonA:
     """A's side of one full comparison: `offer`, then `finish`, once each.
 
-    `probe` is A's share of the probe; `take` gives a correlation that was never used (`CorrelationsA.take`).
+    `probe` is A's share of the probe; `take` gives a correlation that was never used (`CorrelationsA.take`); `random`
+    gives uniform bytes.
     """
 
     def __init__(
@@ -197,29 +204,33 @@ class FullComparisonA:
         stored: StoredShare,
         probe: bytes,
         take: Callable[[], Claimed[CorrelationA]],
+        *,
+        random: Random = secrets.token_bytes,
     ) -> None:
         self._side = _Side(terms, session, stored, probe)
+        self._salt = random(SALT_BYTES)
         self._take = take
 
     def offer(self) -> Offer:
         """The message to B."""
         side = self._side
         claimed = side.mask(self._take)
-        return Offer(side.session, claimed.deal, claimed.index, side.masked.tobytes())
+        return Offer(side.session, claimed.deal, claimed.index, self._salt, side.masked.tobytes())
 
     def finish(self, reply: Reply) -> tuple[Opening, ReleaseShare]:
         """The message to B and that to the capture side."""
         side = self._side
         side.check(reply)
         own = side.opening(reply.bits)
-        return Opening(side.session, reply.index, own), side.release(own, reply.opening)
+        release = side.release(own, reply.opening, self._salt + reply.salt)
+        return Opening(side.session, reply.index, own), release
 
 
 class FullComparisonB:
     """B's side of one full comparison: `reply`, then `finish`, once each.
 
     `probe` is B's share of the probe; `claim` gives the correlation of a deal and index, if it was never used
-    (`CorrelationsB.claim`).
+    (`CorrelationsB.claim`); `random` gives uniform bytes.
     """
 
     def __init__(
@@ -229,8 +240,11 @@ class FullComparisonB:
         stored: StoredShare,
         probe: bytes,
         claim: Callable[[bytes, int], Claimed[CorrelationB]],
+        *,
+        random: Random = secrets.token_bytes,
     ) -> None:
         self._side = _Side(terms, session, stored, probe)
+        self._salt, self._salts = random(SALT_BYTES), b""
         self._claim = claim
         self._own = 0
 
@@ -240,13 +254,13 @@ class FullComparisonB:
         _check_session(offer, side.session)
         side.check_bits(offer.bits)
         side.mask(lambda: self._claim(offer.deal, offer.index))
-        self._own = side.opening(offer.bits)
-        return Reply(side.session, offer.index, self._own, side.masked.tobytes())
+        self._own, self._salts = side.opening(offer.bits), offer.salt + self._salt
+        return Reply(side.session, offer.index, self._own, self._salt, side.masked.tobytes())
 
     def finish(self, opening: Opening) -> ReleaseShare:
         """The message to the capture side."""
         self._side.check(opening)
-        return self._side.release(self._own, opening.opening)
+        return self._side.release(self._own, opening.opening, self._salts)
 
 
 def open_match(a: ReleaseShare, b: ReleaseShare, session: Session) -> bytes | None:
@@ -332,9 +346,10 @@ class _Side:
         differing = int(np.count_nonzero(public)) * delta + _sum(products) - 2 * _sum(products[public])
         return (differing * pow(terms.weight, -1, terms.modulus) + mask) % terms.modulus
 
-    def release(self, own: int, theirs: int) -> ReleaseShare:
+    def release(self, own: int, theirs: int, salts: bytes) -> ReleaseShare:
         """This side's answer to the capture side."""
         entry = self._correlation.entry((own + theirs) % self._terms.modulus)
+        entry = hmac.digest(salts, b"iom/split/entry/v1\0" + entry, "sha256")[:SECRET_BYTES]
         return ReleaseShare(self.session, xor(entry, self._stored.secret), self._stored.commitment)
 
     @property

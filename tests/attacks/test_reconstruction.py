@@ -20,7 +20,7 @@ from iom.baselines import BASELINES
 from iom.codes.comparators import SymbolComparator
 from iom.errors import DataError
 
-RECONSTRUCTING = sorted(name for name, attack in ATTACKS.items() if attack.reconstruct)
+RECONSTRUCTING = sorted(name for name, attack in ATTACKS.items() if attack.reconstruct and not attack.of_store)
 
 
 def cosine(found, truth):

@@ -12,8 +12,9 @@ from iom.keys import TransformKey
 from iom.nn.frames import FRAMES
 
 SIZE = 64
-OTHERS = ("biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign")
-"""Not index-of-max: see test_binary.py."""
+SCALAR = tuple(name for name in BASELINES if name.startswith("scalar"))
+OTHERS = ("biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign", *SCALAR)
+"""Not index-of-max: see test_binary.py and test_scalar.py."""
 INDEX_OF_MAX = sorted(set(BASELINES) - set(OTHERS))
 
 

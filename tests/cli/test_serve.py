@@ -50,10 +50,19 @@ def test_certificates_are_made_and_never_overwritten(tmp_path, capsys):
     assert main(["make-certificates", str(folder), "gate", "--host", "10.0.0.1"]) == 0
 
 
-def test_the_service_has_no_core_dumps(root):
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["serve", "--demo", "--host", "256.0.0.1"], 2),
+        (["list", "--gallery", "none.db", "--keys", "none.keys"], 6),
+        (["serve-keys", *(f"--{name}=x" for name in ("callers", "certificate", "key", "authority"))], 2),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_opens_keys_has_no_core_dumps(root, arguments, code):
     script = (
         "import ctypes; from pathlib import Path; from iom.cli.main import main\n"
-        "assert main(['serve', '--demo', '--host', '256.0.0.1']) == 2\n"
+        f"assert main({arguments}) == {code}\n"
         "print(Path('/proc/self/limits').read_text())\n"
         "print('dumpable', ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )

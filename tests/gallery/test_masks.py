@@ -320,3 +320,29 @@ def test_an_export_with_masks_is_refused_where_there_are_none(place):
             other.create_application("door", key_mode="application", masked=False)
         with pytest.raises(EnrolmentError, match="iom migrate --mask --application door"):
             import_application(other, path)
+
+
+@pytest.mark.parametrize("sealed", [b"", b"short", b"x" * 64, "text", 7])
+@pytest.mark.parametrize("records", [[3, 4, 5, 6], [0, 5, 59], [5]])
+def test_a_damaged_mask_is_told_by_its_record(place, sealed, records):
+    """Read as a range, as a list, and alone."""
+    gallery = filled(place, masked=True)
+    with contextlib.closing(sqlite3.connect(place.key_file)) as connection, connection:
+        connection.execute("UPDATE masks SET sealed = ? WHERE record = 5", (sealed,))
+    with pytest.raises(StoreError, match="the mask of record 5 of door is damaged"):
+        gallery.keys.masks("door", records)
+    others = [record for record in records if record != 5]
+    assert len(gallery.keys.masks("door", others)) == len(others)
+    with pytest.raises(StoreError, match="the mask of record 5"):
+        gallery.identify(PEOPLE[0], application="door")
+
+
+def test_masks_come_in_the_order_of_the_records(place):
+    gallery = filled(place, masked=True)
+    whole = gallery.keys.masks("door", range(COUNT))
+    assert len(set(whole)) == COUNT
+    for records in ([3, 1, 2], [59, 0, 30, 30], [7]):
+        assert gallery.keys.masks("door", records) == [whole[record] for record in records]
+    with pytest.raises(StoreError, match="1 records have no mask"):
+        gallery.keys.masks("door", [1, COUNT])
+    assert gallery.keys.masks("door", []) == []

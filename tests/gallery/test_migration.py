@@ -17,6 +17,7 @@ from iom.gallery.migration import migrate
 from iom.gallery.stores.base import open_store
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.gallery.transfer import import_application
+from iom.keys import TransformKey
 from tests.gallery.conftest import KINDS, UNMASKED, FakeHasher, faces
 
 pytestmark = UNMASKED
@@ -53,6 +54,18 @@ def test_old_stores_are_refused_with_the_way_to_convert_them(old):
     for action in (lambda: open_store(gallery), lambda: open_key_store(keys)):
         with pytest.raises(StoreError, match="convert it with: iom migrate"):
             action()
+
+
+def test_keys_of_another_kind_are_no_conversion(old, monkeypatch):
+    migrate(*urls(old))
+    monkeypatch.setenv("MASTER", TransformKey.generate().to_text())
+    before = {path: path.read_bytes() for path in old.iterdir()}
+    for keys in (f"environment:MASTER?file={old}/gallery.keys.v2", f"environment:MASTER?file={old}/new"):
+        with pytest.raises(StoreError, match=r"make a new gallery and enrol anew|no key store at"):
+            migrate(urls(old)[0], keys)
+    with pytest.raises(StoreError, match="expected one part"):
+        migrate(urls(old)[0], urls(old)[1] + "+environment:MASTER")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_subjects_are_verified_and_revoked_ones_refused(old):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from iom._peers import PeerClient, TlsFiles, make_certificates
 from iom.errors import StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import open_key_store
+from iom.service.mutual_tls import PeerApp, peers_in_background
 from tests.gallery.conftest import FakeHasher, again, faces
 
 LIBRARY = next(
@@ -125,6 +127,23 @@ def test_two_key_stores_of_one_token_in_a_process(tokens, tmp_path):
     second.close()
     with pytest.raises(StoreError, match="closed"):
         second.record_key("door", "a", 1)
+
+
+def test_tls_works_beside_a_token(tokens, tmp_path):
+    """A token's library leaves errors of OpenSSL behind, which a TLS connection of the same thread must not meet."""
+    make_certificates(tmp_path / "c", ["keys", "door"])
+    files = [
+        TlsFiles(*(tmp_path / "c" / f for f in (f"{n}.pem", f"{n}.key", "authority.pem"))) for n in ("keys", "door")
+    ]
+    with (
+        peers_in_background(PeerApp({"echo": lambda caller, body: body}), files[0]) as address,
+        PeerClient(address, **vars(files[1])) as client,
+    ):
+        assert client.call("echo", b"a") == b"a"  # the connection is kept
+        with open_key_store(url(tokens, tmp_path / "k"), create=True) as keys:
+            for number in range(3):
+                assert client.call("echo", b"a") == b"a"
+                keys.record_keys("door", [("a", number)])
 
 
 def test_mistakes_are_told(tokens, tmp_path, monkeypatch):

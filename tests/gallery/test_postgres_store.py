@@ -392,6 +392,34 @@ def test_codes_get_masks_and_the_old_ones_are_in_no_table_file(base, schema, mak
         assert gallery.check() == []
 
 
+@pytest.mark.filterwarnings("ignore::iom.errors.UnmaskedWarning")
+def test_masks_are_there_or_not_when_it_is_killed(make_store, url, tmp_path):
+    people, place, masked = faces(300), Place(tmp_path), 0
+    with Gallery(make_store(), place.keys(create=True), FakeHasher()) as gallery:
+        for number in range(8):
+            gallery.create_application(f"gate{number}", key_mode="application", masked=False)
+            gallery.enroll_many([f"p{i}" for i in range(300)], people, application=f"gate{number}")
+    for number in range(8):
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                Gallery(open_store(url), place.keys(), FakeHasher()).mask(application=f"gate{number}")
+            os._exit(0)
+        time.sleep(0.04 * number)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with Gallery(open_store(url), place.keys(), FakeHasher()) as gallery:
+            name = f"gate{number}"
+            assert gallery.check() == []
+            masked += gallery.application(name).masked
+            assert gallery.verify("p7", people[7], application=name).distance == 0
+            assert gallery.mask(application=name) in (0, 300)
+            (found,) = gallery.identify(people[9], application=name, threshold=0)
+            assert found.subject_id == "p9"
+            assert gallery.check() == []
+    assert masked < 8
+
+
 def test_writers_leave_nothing_behind(base, schema, url):
     with open_store(url, create=True) as store:
         store.create_application(DOOR, event("create"))  # noqa: F405

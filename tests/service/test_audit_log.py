@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from iom._files import Journal
 from iom.errors import StoreError
 from iom.service.audit_log import AuditLog
 
@@ -64,6 +65,25 @@ def test_one_process_at_a_time_and_other_files(tmp_path):
     for path in (tmp_path / "text", tmp_path):
         with pytest.raises(StoreError):
             AuditLog(path, KEY)
+
+
+def test_a_full_disk_ends_the_log_until_it_is_opened_again(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for name in ("add", "sync"):
+        path = tmp_path / name
+        with AuditLog(path, KEY) as log:
+            log.add("door", "derive")
+            with monkeypatch.context() as patch:
+                patch.setattr(Journal, name, full)
+                with pytest.raises(StoreError, match="No space left"):
+                    log.add("door", "derive")
+            with pytest.raises(StoreError, match="start this program again"):
+                log.add("door", "derive")
+        with AuditLog(path, KEY) as log:
+            log.add("gate", "derive")
+            assert [each.caller for each in log.records()][-1] == "gate"
 
 
 def test_threads_share_a_log(tmp_path):

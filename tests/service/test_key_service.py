@@ -150,7 +150,7 @@ def test_too_many_labels(started):
     service = started(rate=1.0, burst=10)
     with service.source("door") as door, service.source("gate") as gate:
         door.derive([b"a"] * 8)
-        with pytest.raises(RateLimitError, match=r"key service https://.*retry in [123]\.\d s") as limited:
+        with pytest.raises(RateLimitError, match=r"key service: .*retry in [123]\.\d s") as limited:
             door.derive([b"a"] * 5)
         assert 1 < limited.value.retry_after <= 3
         with pytest.raises(RateLimitError):

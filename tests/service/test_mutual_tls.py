@@ -120,7 +120,29 @@ def test_an_error_that_is_none_of_ours():
         assert type(iom._peers.error_from_json(body, "u")) is PeerError
     odd = b'{"error": "RateLimitError", "detail": "a\\nb", "retry_after": 1, "__class__": 5, "_x": 1, "l": [1]}'
     found = iom._peers.error_from_json(odd, "u")
-    assert (type(found), str(found), vars(found)) == (RateLimitError, "a b", {"retry_after": 1})
+    assert (type(found), str(found), vars(found)) == (RateLimitError, "a b", {"retry_after": 1.0})
+    for value in (
+        b'"x"',
+        b"1e999",
+        b"9" * 4000,
+        b"NaN",
+        b"-1",
+        b"true",
+        b"null",
+        b"[]",
+        b"{}",
+    ):  # what a caller counts with
+        odd = b'{"error": "RateLimitError", "detail": "a", "retry_after": ' + value + b"}"
+        assert vars(iom._peers.error_from_json(odd, "u")).get("retry_after", 1.0) == 1.0
+    assert iom._peers.error_from_json(b'{"error": "RevokedError", "detail": "a"}', "u").subject_id == ""
+    assert (
+        iom._peers.error_from_json(b'{"error": "WorkerError", "detail": "a", "timed_out": true}', "u").timed_out is True
+    )
+    for value, mark in ((b"7", 7), (b"-1", 0), (b"7.5", 0), (b"true", 0)):
+        text = b'{"error": "CorrelationError", "detail": "a", "mark": ' + value + b"}"
+        assert iom._peers.error_from_json(text, "u").mark == mark
+    needs_more = b'{"error": "SettingsChangedError", "detail": "a"}'
+    assert type(iom._peers.error_from_json(needs_more, "u")) is PeerError
 
 
 def test_unknown_actions_and_callers_that_are_not_permitted(folder, tmp_path):

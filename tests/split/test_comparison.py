@@ -219,6 +219,13 @@ def test_bits_that_are_no_symbols_are_a_non_match(shape):
         assert not flip_bit(Run(terms, 9), bit % 2, bit).outcome()
 
 
+@pytest.mark.parametrize("which", ["offer", "reply"])
+def test_another_salt_on_the_way_is_a_non_match(which):
+    for distance in (0, 10, 11):
+        run = Run(Terms(64, 2, 10), distance)
+        assert not run.outcome(**{which: lambda m: dataclasses.replace(m, salt=bytes(16))})
+
+
 @pytest.mark.parametrize("which", ["from_a", "from_b"])
 def test_a_changed_answer_is_a_non_match(which):
     terms = Terms(192, 4, 80)
@@ -299,9 +306,9 @@ def test_a_probe_of_another_shape_is_refused():
 
 SESSION = Session(bytes(range(16)), bytes(range(32)), 5)
 MESSAGES = [
-    Offer(SESSION, bytes(16), 9, b"bits"),
-    Offer(SESSION, bytes(16), 2**64 - 1, b""),
-    Reply(SESSION, 9, 2**64 - 1, b"bits"),
+    Offer(SESSION, bytes(16), 9, bytes(16), b"bits"),
+    Offer(SESSION, bytes(16), 2**64 - 1, bytes(range(16)), b""),
+    Reply(SESSION, 9, 2**64 - 1, bytes(range(16)), b"bits"),
     Opening(SESSION, 9, 17),
     ReleaseShare(SESSION, bytes(16), bytes(32)),
 ]

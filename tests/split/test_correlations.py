@@ -254,10 +254,10 @@ def test_a_kill_brings_none_back(dealt, side, code):
     seen = []
     for turn in range(8):
         process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
-        process.stdout.readline()
+        first = process.stdout.readline()
         time.sleep(0.002 * turn)
         os.kill(process.pid, signal.SIGKILL)
-        lines = process.stdout.read().split("\n")[:-1]
+        lines = [first.strip(), *process.stdout.read().split("\n")[:-1]]
         process.wait()
         process.stdout.close()
         seen += [int(line) for line in lines if line.isdigit()]

@@ -15,6 +15,8 @@ from iom.codes.packing import pack, unpack
 from iom.split.comparison import (
     FullComparisonA,
     FullComparisonB,
+    Opening,
+    Reply,
     Session,
     difference_share,
     differing_positions,
@@ -56,12 +58,14 @@ class World:
     secret_a: bytes
     part_a: CorrelationA
     part_b: CorrelationB
+    salts: tuple[bytes, bytes]
 
     @classmethod
     def random(cls, code, probe, terms=TERMS):
         secret, secret_a, _ = share_secret()
         shares = (share_code(each, terms.encoding)[0] for each in (code, probe))
-        return cls(code, probe, *shares, secret, secret_a, *deal(terms))
+        salts = secrets.token_bytes(16), secrets.token_bytes(16)
+        return cls(code, probe, *shares, secret, secret_a, *deal(terms), salts)
 
     def run(self, terms=TERMS):
         """The views of A, of B, and of the capture side: all bytes that a party holds, sends and receives."""
@@ -69,8 +73,10 @@ class World:
         code_b, probe_b, secret_b = xor(self.code, self.code_a), xor(self.probe, self.probe_a), None
         secret_b = xor(self.secret, self.secret_a)
         stored_a, stored_b = Stored(self.code_a, self.secret_a, committed), Stored(code_b, secret_b, committed)
-        a = FullComparisonA(terms, SESSION, stored_a, self.probe_a, lambda: Claimed(bytes(16), 0, self.part_a))
-        b = FullComparisonB(terms, SESSION, stored_b, probe_b, lambda *_: Claimed(bytes(16), 0, self.part_b))
+        of_a, of_b = (Claimed(bytes(16), 0, part) for part in (self.part_a, self.part_b))
+        salt_a, salt_b = self.salts
+        a = FullComparisonA(terms, SESSION, stored_a, self.probe_a, lambda: of_a, random=lambda _: salt_a)
+        b = FullComparisonB(terms, SESSION, stored_b, probe_b, lambda *_: of_b, random=lambda _: salt_b)
         offer = a.offer()
         reply = b.reply(offer)
         opening, from_a = a.finish(reply)
@@ -258,10 +264,9 @@ def test_the_opened_value_is_uniform_at_every_distance():
         counts = np.zeros(terms.entries)
         for _ in range(1100):
             world = World.random(code, probe, terms)
-            _, (*_, offer, reply, opening, _), _ = world.run(terms)
-            opened = int.from_bytes(reply[-16:-8], "big") + int.from_bytes(opening[-8:], "big")
+            _, (*_, reply, opening, _), _ = world.run(terms)
+            opened = Reply.from_bytes(reply).opening + Opening.from_bytes(opening).opening
             counts[opened % terms.modulus % terms.entries] += 1
-            assert offer
         expected = counts.sum() / terms.entries
         assert float(((counts - expected) ** 2 / expected).sum()) < 40  # 10 degrees of freedom: once in 60,000
 
@@ -288,3 +293,21 @@ def test_what_the_capture_side_gets_without_a_match_is_noise():
     assert len(joined) == 40
     assert len(alone) == 160
     assert secret not in joined | alone
+
+
+def test_dealer_and_capture_side_together_do_not_learn_the_distance():
+    """They know both tables, `S`, and the answers; what keys the entries passes between the servers alone."""
+    code = codes(1, 8)[0]
+    for distance in (25, 40, 64, 3):
+        world = World.random(code, near(code, distance))
+        opened = [(d * world.delta + world.mask) % TERMS.modulus for d in range(65)]
+        entries = [(world.part_a.entry(each), world.part_b.entry(each)) for each in opened]
+        answers = set()
+        for _ in range(5):
+            world.salts = secrets.token_bytes(16), secrets.token_bytes(16)
+            view_a, view_b, match = world.run()
+            answer = xor(xor(view_a[-1][-48:-32], view_b[-1][-48:-32]), world.secret)
+            assert match is (distance == 3)
+            assert match or answer not in {xor(*pair) for pair in entries}
+            answers.add(answer)
+        assert len(answers) == (1 if distance == 3 else 5)  # the same two entries, another difference each time

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Picture
 
 from iom.evaluation.records import Histogram, LinkabilityResult, ReportData
+from iom.evaluation.report.text import best_store_attacks
 from iom.evaluation.scores import NO_KEY, OWN_KEY
 
 COLOURS = (
@@ -59,6 +60,10 @@ def report_plots(data: ReportData) -> dict[str, str]:
         "histograms": (sections.histograms, lambda _: _grid(sections.histograms, _draw_histogram, "share of pairs, %")),
         "linkability": (sections.linkability, linkability_plot),
         "attacks": (sections.attacks, attack_plot),
+        "stolen_store": (
+            [row for row in sections.stolen_store if row.known],
+            lines(_draw_stolen_store, "Stolen record store, key unknown", "upper left"),
+        ),
         "reliability": (sections.reliability, lines(_draw_reliability, "Reliability", "upper left")),
         "per_key": (data.per_key, spread_plot),
     }
@@ -157,6 +162,18 @@ def attack_plot(data: ReportData) -> str:
 
     tall = 1.0 + 0.16 * max(2, len(systems)) * len(names)
     return _single(draw, "Attacks after the key was changed", "outside", height=tall)
+
+
+def _draw_stolen_store(axes: Any, *, data: ReportData) -> None:
+    """Acceptance of the best attack on a stolen store by the number of known subjects."""
+    palette = _colours(data)
+    best = best_store_attacks(data.sections.stolen_store)
+    for system, photograph in dict.fromkeys((row.system, row.photograph) for row in best if row.known):
+        points = [row for row in best if row.system == system and row.photograph == photograph]
+        style = {"color": palette[system], "linestyle": "-" if photograph == "enrolled" else (0, (4, 2)), "marker": "o"}
+        rates = [100 * (row.accepted_fresh or 0.0) for row in points]
+        axes.plot([row.known for row in points], rates, markersize=3, label=f"{system}, {photograph}", **style)
+    axes.set(xlabel="known enrolled subjects", ylabel="accepted under fresh keys, %", ylim=(0, 104))
 
 
 def diff_plot(reports: Mapping[str, ReportData]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import jinja2
 
-from iom.evaluation.records import AttackRow, Estimate, Figure, ReportData, Sentence
+from iom.evaluation.records import NO_STORE, AttackRow, Estimate, Figure, ReportData, Sentence, StolenStoreRow
 from iom.evaluation.scores import FLOAT, NO_KEY, OWN_KEY, STOLEN_KEY
 
 EMPTY = "–"  # noqa: RUF001 - a dash, not a minus
@@ -74,6 +74,11 @@ ATTACKS = {
     "rank_one": Column("image found first %"),
     "rank_ten": Column("image in first ten %"),
 }
+STOLEN_STORE = {
+    "cosine": Column("cosine", 1),
+    "accepted_old": Column("accepted under the old key %"),
+    "accepted_fresh": Column("accepted under fresh keys %"),
+}
 CALIBRATION = {
     "target_fmr": Column("target FMR %"),
     "fmr": Column("observed FMR %"),
@@ -87,9 +92,10 @@ DIFF = {
     **{name: IDENTIFICATION[name] for name in ("cmc_rank_1", "dir_at_fpir_1e-2_rank_1")},
     "d_sys": LINKABILITY["d_sys"],
     "prar": Column("PRAR %, best attack"),
+    "accepted_fresh": Column("stolen store, accepted %, best attack"),
 }
 """Figures of several reports side by side; of several rows of one metric the highest is shown."""
-SCENARIO_OF = {"two_keys": STOLEN_KEY, "full_disclosure": STOLEN_KEY}
+SCENARIO_OF = {"two_keys": STOLEN_KEY, "full_disclosure": STOLEN_KEY, "stolen_store": STOLEN_KEY}
 """Scenarios whose figures stand in the line of another one."""
 
 
@@ -198,6 +204,7 @@ def report_tables(data: ReportData) -> dict[str, Table]:
         "identification": figure_table(identification, IDENTIFICATION),
         "linkability": figure_table(linkability, LINKABILITY, labels=("system",)),
         "attacks": attack_table(sections.attacks),
+        "stolen_store": stolen_store_table(sections.stolen_store),
         "calibration": figure_table(calibration, CALIBRATION, labels=(*scenario, "threshold")),
         "per_key": figure_table(spread, STATISTICS, labels=(*scenario, "figure", "test keys")),
     }
@@ -230,6 +237,27 @@ def attack_table(attacks: Sequence[AttackRow]) -> Table:
         attack = row.title + (f" (does not apply: {row.obstacle})" if row.obstacle else "")
         figures[row.system, attack, row.knowledge] = {name: row.estimate(name) for name in ATTACKS}
     return figure_table(figures, ATTACKS, labels=("system", "attack", "knowledge"))
+
+
+def stolen_store_table(rows: Sequence[StolenStoreRow]) -> Table:
+    """Success of the best attack on a stolen store for each system and each acquaintance with the enrolled."""
+    best = {
+        (row.system, row.acquaintance, row.attack.replace("_", " ")): {
+            name: row.estimate(name) for name in STOLEN_STORE
+        }
+        for row in best_store_attacks(rows)
+    }
+    return figure_table(best, STOLEN_STORE, labels=("system", "known subjects", "attack"))
+
+
+def best_store_attacks(rows: Sequence[StolenStoreRow]) -> list[StolenStoreRow]:
+    """Of all attacks with the same knowledge of faces the most accepted one, beside the guess without a store."""
+    best: dict[tuple[str, str, bool], StolenStoreRow] = {}
+    for row in sorted(rows, key=lambda row: -1.0 if row.accepted_fresh is None else row.accepted_fresh):
+        if row.accepted_fresh is not None:
+            best[row.system, row.acquaintance, row.attack == NO_STORE] = row
+    chosen = list(best.values())
+    return [row for row in rows if row in chosen]
 
 
 def diff_table(reports: Mapping[str, ReportData]) -> Table:
@@ -268,7 +296,7 @@ def terminal_text(data: ReportData) -> str:
 
 
 def summary(data: ReportData) -> list[Sentence]:
-    """Three to six sentences on accuracy, calibration, unlinkability and attacks."""
+    """Three to seven sentences on accuracy, calibration, unlinkability and attacks."""
     best, sections = most_accurate_system(data), data.sections
     fnmrs = [
         (rate, row, data.find(FLOAT, NO_KEY, metric))
@@ -293,14 +321,25 @@ def summary(data: ReportData) -> list[Sentence]:
         linked=linked_most,
         linkable=[entry.system for entry in linked if entry.d_sys - entry.d_sys_floor > LINKABLE],
         worst=list(worst.values()),
+        stolen=_stolen_stores(sections.stolen_store),
         helped=[name for name, row in worst.items() if (row.prar or 0.0) <= ACCEPTED],
         small_loss=SMALL_LOSS,
+        accepted=ACCEPTED,
         percent=percent,
         verdict=verdict,
         verdicts=VERDICTS,
     )
     sentences = re.findall(r"^(good|bad|plain) (.*?)\n(?=good |bad |plain |\Z)", text, re.MULTILINE | re.DOTALL)
     return [Sentence(state=state, text=words) for state, words in sentences]
+
+
+def _stolen_stores(rows: Sequence[StolenStoreRow]) -> list[StolenStoreRow]:
+    """The most successful attack on the store of each protected system."""
+    worst: dict[str, StolenStoreRow] = {}
+    for row in best_store_attacks(rows):
+        if row.system != FLOAT and row.attack != NO_STORE:
+            worst[row.system] = max(worst.get(row.system, row), row, key=lambda row: row.accepted_fresh or 0.0)
+    return list(worst.values())
 
 
 def most_accurate_system(data: ReportData) -> str:

@@ -33,13 +33,14 @@ TITLES = {
     "scores": "Score histograms",
     "linkability": "Unlinkability between keys",
     "attacks": "Attacks under full disclosure",
+    "stolen_store": "Stolen record store",
     "calibration": "Calibration",
     "per_key": "Spread over keys",
     "hardest_pairs": "Hardest pairs",
     "environment": "Environment",
     "config": "Configuration",
 }
-OPTIONAL = ("identification", "linkability", "attacks", "calibration", "per_key")
+OPTIONAL = ("identification", "linkability", "attacks", "stolen_store", "calibration", "per_key")
 """Sections that are left out of a page without their table."""
 
 

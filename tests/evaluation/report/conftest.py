@@ -23,7 +23,9 @@ def made_config():
         benchmark=BenchmarkConfig(name="made & <odd>", source="synthetic", subjects=24, images=3),
         code=CodeConfig(code_length=64, alphabet_size=4),
         scenario=ScenarioConfig(systems=("float", "grp", "urp"), keys=3, bootstrap=20),
-        report=ReportConfig(keys=2, replicates=20, pairs=500, victims=6, old_keys=1, worst_pairs=3),
+        report=ReportConfig(
+            keys=2, replicates=20, pairs=500, victims=6, old_keys=1, worst_pairs=3, known_faces=(0, 5, 50)
+        ),
     )
 
 

@@ -130,7 +130,7 @@ def test_hardest_pairs_are_the_extremes(scores, inputs):
 
 def test_tables_for_latex_and_text(data):
     made = report_tables(data)
-    assert list(made) == ["verification", "identification", "linkability", "attacks", "per_key"]
+    assert list(made) == ["verification", "identification", "linkability", "attacks", "stolen_store", "per_key"]
     for table in made.values():
         assert {len(row) for row in table.rows} == {len(table.header)}
         text = table.latex()
@@ -142,6 +142,29 @@ def test_tables_for_latex_and_text(data):
         assert "_" not in body.replace(r"\_", "")
         assert table.markdown().count("\n") == len(table.rows) + 1
     assert any("does not apply" in row[1] for row in made["attacks"].rows)
+
+
+def test_a_stolen_store_has_the_best_attack_beside_a_guess(data):
+    rows = data.sections.stolen_store
+    assert {row.system for row in rows} == {"float", "grp", "urp"}
+    of_grp = [row for row in rows if row.system == "grp"]
+    assert {(row.attack, row.known, row.photograph) for row in of_grp if not row.obstacle} == {
+        ("one_guess", 0, ""), ("store_moments", 0, ""),
+        *((name, 5, photograph) for photograph in ("enrolled", "other")
+          for name in ("known_faces_assignment", "known_faces_regression")),
+    }  # fmt: skip
+    assert any("left to be known" in row.obstacle for row in of_grp if row.known == 50)
+    exact = next(
+        row for row in of_grp if (row.attack, row.photograph, row.known) == ("known_faces_assignment", "enrolled", 5)
+    )
+    assert exact.cosine > 0.5
+    assert exact.accepted_fresh > next(row for row in of_grp if row.attack == "one_guess").accepted_fresh
+    lines = [line for line in report_tables(data)["stolen_store"].rows if line[0] == "grp"]
+    assert [line[1] for line in lines] == ["none", "5, enrolled photograph", "5, other photograph", "none"]
+    assert lines[0][2] == "one guess"
+    figure = next(row for row in data.rows if row.scenario == "stolen_store" and row.system == "grp")
+    assert figure.protocol.endswith("one_guess, 12 enrolled, known: none")
+    assert any("stolen record store" in sentence.text for sentence in data.summary)
 
 
 def test_everything_is_written(data, tmp_path):

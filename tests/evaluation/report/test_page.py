@@ -15,7 +15,7 @@ from iom.evaluation.report.write import report_page, thumbnails, write_report
 from iom.evaluation.scores import common_key, subject_key
 
 SECTIONS = [
-    "summary", "verification", "identification", "scores", "linkability", "attacks", "per_key",
+    "summary", "verification", "identification", "scores", "linkability", "attacks", "stolen_store", "per_key",
     "hardest_pairs", "environment", "config",
 ]  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -88,7 +88,7 @@ def test_every_section_is_there_and_nothing_outside(page):
     assert targets <= set(reader.ids)
     assert len(set(reader.ids)) == len(reader.ids)
     assert not re.search(r"https?://|//www|ftp:", page)
-    assert reader.tags.count("svg") == 8
+    assert reader.tags.count("svg") == 9
 
 
 def test_what_must_be_escaped_is(page):

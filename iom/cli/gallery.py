@@ -486,11 +486,11 @@ def list_(place: GalleryOptions) -> Answer:
 
 @command("show", examples=("alice", "alice --json"))
 def show(subject: str, place: GalleryOptions) -> Answer:
-    """Show the references of a subject, without codes and keys."""
+    """Show the references of a subject, without codes, shares and keys."""
     from iom.gallery.models import TOKEN_FIELD
 
     with place.open() as gallery:
-        gallery.application(place.application)
+        is_share = gallery.application(place.application).key_mode == "share"  # whose metadata are shares, too
         found = gallery.references(subject, application=place.application)
     rows = [
         {
@@ -498,7 +498,9 @@ def show(subject: str, place: GalleryOptions) -> Answer:
             "enrolled": _date(each.created),
             "epoch": each.epoch,
             "token": each.token or None,
-            "metadata": {name: value for name, value in json.loads(each.metadata).items() if name != TOKEN_FIELD},
+            "metadata": {
+                name: value for name, value in json.loads(each.metadata).items() if name != TOKEN_FIELD and not is_share
+            },
         }
         for each in found
     ]
@@ -684,7 +686,7 @@ def _mask(place: GalleryOptions) -> Answer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnmaskedWarning)  # it would advise this very command
         with place.open() as gallery, goes_on_when_repeated():
-            names = [place.application] if place.application is not None else gallery.unmasked()
+            names = [place.application] if place.application is not None else gallery.unmasked_applications()
             counts = {name: gallery.mask(application=name) for name in names}
             if not names:
                 gallery.erase()  # an earlier run may have been stopped before it

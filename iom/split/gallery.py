@@ -65,7 +65,7 @@ from iom.split.messages import (
     session_of,
     unseal,
 )
-from iom.split.share_store import MAX_REFERENCES
+from iom.split.share_store import KEY_MODE, MAX_REFERENCES, settings_digest
 from iom.split.shares import (
     code_to_bytes,
     commitment,
@@ -382,6 +382,8 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
                 "see &protocol= in its URL"
             )
         found = Application(name, a.encoding, a.model, a.threshold)
+        if settings_digest(dataclasses.replace(found, key_mode=KEY_MODE)) != a.digest:
+            raise PeerError("share server a: its settings are not those that it gives the digest of")
         with self._lock:
             self._applications[name] = found, a.digest
         return found, a.digest

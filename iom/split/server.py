@@ -409,6 +409,8 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         attempt = self._popped(message.attempt)
         with contextlib.ExitStack() as budget:
             budget.push(attempt.budget)
+            if attempt.comparisons:
+                raise PeerError("an attempt is asked about once; verify again")
             dealt = self._dealt(attempt)
             if not isinstance(dealt, CorrelationsB):
                 raise StoreError("expected the correlations of side B; see --correlations")
@@ -610,7 +612,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         name = message.application
         application = self._application(name, message.digest)
         epochs = {each.record: each.epoch for each in message.records}
-        self.shares.drop_joined(name, list(epochs))  # the other server has given up what it began before
+        self.shares.end_joined(name, epochs)
         busy = {each.reference.record for each in self.shares.prepared(name)}
         valid = [each for each in self.shares.valid(name, list(epochs)) if each.epoch == epochs[each.record]]
         both = [RecordEpoch(record=each.record, epoch=each.epoch) for each in valid if each.record not in busy]

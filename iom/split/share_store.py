@@ -23,6 +23,7 @@ from iom.errors import AlreadyEnrolledError, EnrolmentError, UnknownApplicationE
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import (
+    DEFAULT_APPLICATION,
     UNSLOTTED,
     Application,
     AuditEvent,
@@ -278,6 +279,14 @@ class ShareStore(Gallery):
             connection.execute(_INSERT, [_row(transaction, kind, each, (), now) for each in new])
         return new
 
+    def revoke(self, subject_id: str, *, slot: int | None = None, application: str = DEFAULT_APPLICATION) -> int:
+        """As of `Gallery`; what is prepared for the subject is given up, so that no later commit brings it back."""
+        with self._changing:
+            found = self.prepared(application, subject_id=check_subject_id(subject_id))
+            enrolments = [each for each in found if each.kind in (ENROLMENT, ADDITION)]
+            self.drop(application, [each.reference.record for each in enrolments])
+            return super().revoke(subject_id, slot=slot, application=application)
+
     def valid(self, application: str, records: Sequence[int]) -> list[Reference]:
         """Committed references among `records` that are not revoked."""
         revoked = self.keys.revoked(application)
@@ -296,11 +305,22 @@ class ShareStore(Gallery):
             with self._changing, self.store._writing(deletes=True) as connection:
                 connection.execute(_DELETE, [{"of_name": application, "of_record": each} for each in records])
 
-    def drop_joined(self, application: str, records: Collection[int]) -> None:
-        """Delete prepared shares of a refresh that the other server began, where they are among `records`."""
-        wanted = set(records)
-        joined = (each for each in self.prepared(application) if each.kind == REFRESH_JOINED)
-        self.drop(application, [each.reference.record for each in joined if each.reference.record in wanted])
+    def end_joined(self, application: str, epochs: Mapping[int, int]) -> None:
+        """End refreshes that the other server began before, by the epochs that it has now.
+
+        One that it has committed is committed here, too; of the others, the shares of these records are deleted.
+        """
+        joined: dict[int, list[Prepared]] = {}
+        with self._changing:
+            for each in self.prepared(application):
+                if each.kind == REFRESH_JOINED:
+                    joined.setdefault(each.transaction, []).append(each)
+            for transaction, group in joined.items():
+                records = [each.reference.record for each in group]
+                if any(epochs.get(each.reference.record, -1) >= each.reference.epoch for each in group):
+                    self.commit(application, transaction, records, decided=True)
+                else:
+                    self.drop(application, [each for each in records if each in epochs])
 
     def states(self, application: str, records: Sequence[int]) -> list[State]:
         """State of each of these records here."""

@@ -15,10 +15,10 @@ def test_nothing_is_lost_or_half_done(capsys):
 
 
 def test_a_write_that_is_not_one_transaction_is_noticed(capsys, monkeypatch):
-    def in_two_steps(self, tombstones, new, event):
+    def in_two_steps(self, tombstones, new, event, **options):
         self.revoke(new[0].application, tombstones, event)
         gallery_crash.time.sleep(0.05)
-        return self.add(new, event, another=True, returning=True)
+        return self.add(new, event, another=True, returning=True, **options)
 
     monkeypatch.setattr(gallery_crash.SqliteStore, "replace", in_two_steps)
     assert gallery_crash.main(["--trials", "12", "--seed", "3"]) == 1

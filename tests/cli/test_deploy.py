@@ -56,7 +56,7 @@ def iom(tmp_path, monkeypatch, capsys):
     from iom.synthetic import write_folder
 
     write_folder(tmp_path / "faces", 2, 2, seed=3)
-    monkeypatch.setattr("iom.gallery.key_store.SCRYPT_COST", 2)
+    monkeypatch.setattr("iom.gallery.key_source.SCRYPT_COST", 2)
     monkeypatch.setenv("IOM_GALLERY", f"sqlite:///{tmp_path}/g.db")
     monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/keys?key-file={tmp_path}/wrap")
 

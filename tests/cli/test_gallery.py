@@ -44,7 +44,7 @@ def iom(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("iom.models.face_hasher.load", load)
     write_images(tmp_path, range(9))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("iom.gallery.key_store.SCRYPT_COST", 2)
+    monkeypatch.setattr("iom.gallery.key_source.SCRYPT_COST", 2)
     monkeypatch.setenv("IOM_GALLERY", f"sqlite:///{tmp_path}/g.db")
     monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/keys?key-file={tmp_path}/wrap")
 

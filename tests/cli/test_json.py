@@ -9,7 +9,7 @@ from PIL import Image
 from iom.cli.main import main, root
 from iom.photos.align import TEMPLATE, Face, write_landmarks
 
-WITHOUT = {"serve"}
+WITHOUT = {"serve", "serve-keys", "serve-share"}
 PARTS = {"weights": "list", "score-files": "evaluate"}
 
 

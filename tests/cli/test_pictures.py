@@ -16,7 +16,7 @@ from iom.synthetic import load_face_model
 def photographs(tmp_path, monkeypatch):
     """`a0.jpg` and `a1.jpg` of one person, `b0.jpg` of another, in pictures of 640x480."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("iom.gallery.key_store.SCRYPT_COST", 2)
+    monkeypatch.setattr("iom.gallery.key_source.SCRYPT_COST", 2)
     monkeypatch.setenv("IOM_PASSPHRASE", "correct horse")
     for variable in ("IOM_GALLERY", "IOM_KEYS", "IOM_HASHER"):
         monkeypatch.delenv(variable, raising=False)

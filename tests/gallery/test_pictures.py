@@ -21,7 +21,7 @@ def people():
 @pytest.fixture
 def door(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("iom.gallery.key_store.SCRYPT_COST", 2)
+    monkeypatch.setattr("iom.gallery.key_source.SCRYPT_COST", 2)
     monkeypatch.setenv("IOM_PASSPHRASE", "correct horse")
     with iom.Gallery.open("door.db", keys="door.keys", create=True) as gallery:
         yield gallery

@@ -7,7 +7,8 @@ import pytest
 
 from iom.errors import PeerError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import KeyStore, Seal
+from iom.gallery.key_source import Seal
+from iom.gallery.key_store import KeyStore
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.split.correlations import Terms, deal_files
 from iom.split.gallery import SplitGallery

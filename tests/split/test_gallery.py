@@ -11,6 +11,8 @@ from iom.errors import (
     RevokedError,
     UnknownApplicationError,
 )
+from iom.gallery.gallery import Gallery
+from iom.split.messages import AskSubject
 from iom.split.shares import join_half_keys, record_label
 from tests.split.conftest import again, faces
 
@@ -240,6 +242,38 @@ def test_a_refresh_that_breaks_off_is_recovered(pair, begun, lost):
     assert not pair.stores["b"].prepared("default")
 
 
+@pytest.mark.parametrize("begun", ["a", "b"])
+def test_a_refresh_that_is_repeated_at_once_loses_no_template(pair, begun):
+    """The one before was committed on one server, and the other had no time to ask about it."""
+    pair.gallery.enroll("alice", ALICE)
+    line = pair.lines[begun, "ab"[begun == "a"]]
+    line.lost = {"refresh-commit"}
+    with pytest.raises(PeerError):
+        pair.gallery.refresh(begun)
+    line.lost = set()
+    assert pair.gallery.refresh(begun) == 1
+    assert pair.gallery.verify("alice", again(ALICE)).match
+
+
+@pytest.mark.parametrize(("call", "options"), [("enroll", {"another": True}), ("renew", {})])
+def test_a_revocation_ends_what_is_prepared(pair, call, options):
+    pair.gallery.enroll("alice", ALICE)
+
+    def revoke(action, body, answer):
+        if action == "prepare":
+            for side in "ab":
+                pair.servers[side].handlers["revoke"]("door", message.to_bytes())
+        return answer
+
+    message = AskSubject(application="default", subject="alice")
+    pair.lines["door", "b"].change = revoke
+    with pytest.raises(EnrolmentError, match="given up"):
+        getattr(pair.gallery, call)("alice", BOB, **options)
+    pair.lines["door", "b"].change = lambda action, body, answer: answer
+    with pytest.raises(RevokedError):
+        pair.gallery.verify("alice", BOB)
+
+
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_shares_of_two_epochs_do_not_combine(pair, side):
     pair.gallery.enroll("alice", ALICE)
@@ -314,6 +348,19 @@ def test_the_audit_log_has_who_verified_whom(pair):
 def test_a_share_store_is_no_gallery(pair):
     with pytest.raises(EnrolmentError, match="through a split gallery"):
         pair.stores["a"].enroll("bob", BOB)
+
+
+def test_shares_get_no_masks(pair):
+    """They would be those of another code, and no server knows it."""
+    pair.gallery.enroll("alice", ALICE)
+    with pytest.raises(EnrolmentError, match="expected no masks"):
+        pair.stores["a"].mask()
+    with (
+        Gallery(*pair.files("a"), pair.gallery.hasher) as gallery,
+        pytest.raises(EnrolmentError, match="expected no masks"),
+    ):
+        gallery.create_application("gate", key_mode="share", threshold=50, masked=True)
+    assert pair.gallery.verify("alice", again(ALICE)).match
 
 
 def test_half_keys_are_a_format(pair):

@@ -1,5 +1,6 @@
 """Servers and callers that lie, repeat, or send anything."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from iom.errors import IomError, NotPermittedError, PeerError, RateLimitError
 from iom.service.rate_limit import Backoff
 from iom.split import messages
-from iom.split.comparison import Reply
+from iom.split.comparison import Offer, Reply
 from tests.split.conftest import again, faces
 
 ALICE, BOB, EVE = faces(3)
@@ -130,7 +131,7 @@ def test_flipped_answers_make_no_match_and_no_secret(pair, face):
         if action == "offers":
             found = messages.Replies.from_bytes(answer)
             replies = [Reply.from_bytes(each) for each in found.replies]
-            other = [Reply(r.session, r.index, r.opening ^ 1, r.bits) for r in replies]
+            other = [dataclasses.replace(each, opening=each.opening ^ 1) for each in replies]
             return messages.Replies(replies=[each.to_bytes() for each in other]).to_bytes()
         return answer
 
@@ -179,6 +180,41 @@ def test_a_changes_neither_records_nor_epochs_nor_settings(pair):
         assert sent
         pair.servers["b"].handlers[name] = original
     assert pair.gallery.verify("alice", ALICE).match
+
+
+def test_b_answers_once_about_an_attempt(pair):
+    """Or one attempt, which B counts once, would use up all correlations."""
+    if pair.protocol == "lite":
+        pytest.skip("no correlations are used")
+    pair.gallery.enroll("alice", ALICE)
+    left = pair.opened["b"].left
+
+    def offer_again(action, body, answer):
+        if action == "offers":
+            asked = messages.AskReplies.from_bytes(body)
+            offers = [dataclasses.replace(Offer.from_bytes(each), index=7).to_bytes() for each in asked.offers]
+            with pytest.raises(PeerError, match="once"):
+                pair.servers["b"].handlers["offers"]("a", asked.model_copy(update={"offers": offers}).to_bytes())
+        return answer
+
+    pair.lines["a", "b"].change = offer_again
+    with pytest.raises(PeerError, match="no such attempt"):
+        pair.gallery.verify("alice", ALICE)
+    assert pair.opened["b"].left == left - 1
+
+
+@pytest.mark.parametrize("change", [{"threshold": 3}, {"model": "another"}, {"encoding": "iom-planes/1:96x4"}])
+def test_settings_are_those_of_both_servers(pair, change):
+    """A gives the digest of B, and other settings."""
+
+    def lie(action, body, answer):
+        if action == "settings":
+            return messages.Settings.from_bytes(answer).model_copy(update=change).to_bytes()
+        return answer
+
+    pair.lines["door", "a"].change = lie
+    with pytest.raises(PeerError, match="digest"):
+        pair.gallery.application()
 
 
 def test_a_server_that_is_another_one_is_refused(pair):

@@ -115,7 +115,10 @@ def test_the_whole_way_from_the_command_line(folder, capsys, protocol):
         codes = {side: process.wait(WAIT) for side, process in processes.items()}
     assert codes == {"a": 0, "b": 0}
     for side in "ab":
-        ask(0, capsys, "check", "--gallery", f"{side}.db", "--keys", f"file:{side}.keys?key-file={side}.wrap")
+        stores = ("--gallery", f"{side}.db", "--keys", f"file:{side}.keys?key-file={side}.wrap")
+        ask(0, capsys, "check", *stores)
+        (shown,) = json.loads(ask(0, capsys, "show", "alice", "--json", *stores))["references"]
+        assert shown["metadata"] == {}  # what is kept there is a share
 
 
 def test_mistakes_are_told(folder, capsys):

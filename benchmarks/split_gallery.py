@@ -222,14 +222,16 @@ class Servers:
         """Kill -9."""
         process = self.processes.pop(side)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        with process:  # waits, and closes its pipe
+            pass
 
     def close(self) -> None:
         """End both."""
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
-            process.wait()
+            with process:
+                pass
 
     def gallery(self) -> Recording:
         """The capture side."""

@@ -118,18 +118,23 @@ def decision_threshold(
 ) -> float:
     """The largest distance whose FMR is at most `fmr`, over all pairs and keys, which are stolen.
 
+    Of codes that is one distance for the pairs of all keys together, of other templates the mean over keys.
+
     Raises:
         DataError: No distance keeps to it, or there are too few pairs to see it.
     """
     import numpy as np
 
+    from iom.codes.packing import PackedCodes
     from iom.errors import DataError
     from iom.metrics.all_pairs import AllPairs
 
     pairs = AllPairs(labels)
     pairs.check_resolution(fmr)
     templates = [system.comparator.prepare(system.hash(embeddings, key)) for key in keys]
-    threshold = pairs.curve(system.comparator, *templates, fmr=fmr).threshold_at_fmr(fmr)
+    together = [templates] if isinstance(templates[0], PackedCodes) else [[each] for each in templates]
+    curves = [pairs.curve(system.comparator, *each, fmr=fmr) for each in together]
+    threshold = float(np.mean([curve.threshold_at_fmr(fmr) for curve in curves]))
     if not np.isfinite(threshold):
         raise DataError(f"threshold: no distance of {system.name} keeps to an FMR of {fmr:g}")
     return threshold

@@ -2,6 +2,7 @@
 
     python -m benchmarks.stolen_store
     python -m benchmarks.stolen_store --population fiw
+    python -m benchmarks.stolen_store --systems grp biohash scalar_4bit --kinds subset part --known 10 50 200
     python -m benchmarks.stolen_store --files door.db door.keys
     python -m benchmarks.stolen_store --synthetic
 
@@ -13,8 +14,9 @@ LFW images, keys stolen). Of all attacks on a stolen store the best one counts. 
 reaches with a stranger's face. Prints a table, then one line of JSON; rates are fractions. Figures without `exact` are
 of other photographs; without `orthogonal`, of keys of kind `permutation`.
 
-`--files` runs the attacks on files of a gallery of these subjects, whose ids are LFW's names: a record store, an
-export, a backup, a core dump.
+`--systems` attacks baselines and the hasher with keys of the kinds named, all under a common key without a gallery.
+`--files` runs the attacks on files of a gallery of the subjects of `make_scene`, whose ids are `subject-000000` and so
+on: a record store, an export, a backup, a core dump.
 """
 
 import argparse
@@ -33,7 +35,9 @@ from benchmarks.tradeoff import FMR, FRESH_KEYS
 if TYPE_CHECKING:
     from benchmarks.attack_setting import Setting
     from benchmarks.stolen_files import Scene
+    from iom.attacks.base import AttackedSystem
     from iom.evaluation.records import StolenStoreRow
+    from iom.evaluation.stolen_store import Enrolled
     from iom.gallery.gallery import Gallery
     from iom.models.face_hasher import KerasFaceHasher
 
@@ -56,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_data_arguments(parser)
     parser.set_defaults(victims=100)
     parser.add_argument("--hasher", type=Path, default=Path(HASHER), help="default: %(default)s")
-    parser.add_argument("--kinds", nargs="+", default=["permutation", "orthogonal"], help="default: both")
+    parser.add_argument("--kinds", nargs="*", default=["permutation", "orthogonal"], help="default: both")
     parser.add_argument("--known", nargs="+", type=int, default=list(KNOWN), help="default: %(default)s")
     parser.add_argument(
         "--population", choices=("strangers", "fiw"), default="strangers",
         help="whom the thief learns from: LFW's other half, or FIW; default: %(default)s",
     )  # fmt: skip
+    parser.add_argument("--systems", nargs="*", help="attack these baselines and `--kinds` under a common key instead")
     parser.add_argument("--files", nargs="+", type=Path, help="attack these files instead")
     return run(_measure, parser, argv)
 
@@ -71,6 +76,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.evaluation.report.text import STOLEN_STORE, figure_table
 
     setting = load_setting(arguments)
+    if arguments.systems is not None:
+        return _measure_systems(arguments, setting)
     figures: dict[str, Any] = {}
     table: dict[tuple[str, ...], dict[str, Any]] = {}
     for kind in arguments.kinds:
@@ -95,29 +102,67 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def make_scene(arguments: argparse.Namespace, setting: "Setting", kind: str) -> "Scene":
     """The hasher with keys of a kind, its threshold, and the subjects of a gallery."""
-    from benchmarks.attacks import decision_threshold, with_key_kind
+    from benchmarks.attacks import with_key_kind
     from benchmarks.stolen_files import Scene
     from iom.attacks.targets import attacked_hasher
     from iom.evaluation.attacks import AttackKeys, measuring_keys
+
+    enrolled = _enrolled(arguments, setting)
+    hasher = _hasher(arguments, setting.faces.shape[1])
+    hasher = hasher if hasher.key_kind == kind else with_key_kind(hasher, kind)
+    system = attacked_hasher(kind, hasher)
+    threshold = _threshold(arguments, setting, system)
+    keys = AttackKeys(measuring_keys(arguments.seed, "old", 1), measuring_keys(arguments.seed, "fresh", FRESH_KEYS))
+    names = [f"subject-{row:06d}" for row in range(len(enrolled.samples))]
+    return Scene(system, threshold, names, enrolled, keys, hasher.code_length, COMPARED, arguments.seed, hasher=hasher)
+
+
+def _enrolled(arguments: argparse.Namespace, setting: "Setting") -> "Enrolled":
     from iom.evaluation.stolen_store import draw_enrolled
 
     labels = setting.pairs.subjects.astype("int64")
     strangers: dict[str, Any] = {}
     if getattr(arguments, "population", "") == "fiw":
         strangers = {"population": setting.victims.population, "population_labels": setting.victims.population_labels}
-    enrolled = draw_enrolled(
+    return draw_enrolled(
         setting.faces, labels, victims=arguments.victims, limit=len(labels), seed=arguments.seed, **strangers
     )
-    hasher = _hasher(arguments, setting.faces.shape[1])
-    hasher = hasher if hasher.key_kind == kind else with_key_kind(hasher, kind)
-    system = attacked_hasher(kind, hasher)
-    threshold = decision_threshold(
-        system, setting.faces[:IMAGES], labels[:IMAGES], fmr=FMR,
-        keys=measuring_keys(arguments.seed, "threshold", THRESHOLD_KEYS),
-    )  # fmt: skip
+
+
+def _threshold(arguments: argparse.Namespace, setting: "Setting", system: "AttackedSystem") -> float:
+    from benchmarks.attacks import decision_threshold
+    from iom.evaluation.attacks import measuring_keys
+
+    labels = setting.pairs.subjects[:IMAGES].astype("int64")
+    keys = measuring_keys(arguments.seed, "threshold", THRESHOLD_KEYS)
+    return decision_threshold(system, setting.faces[:IMAGES], labels, fmr=FMR, keys=keys)
+
+
+def _measure_systems(arguments: argparse.Namespace, setting: "Setting") -> int:
+    """Baselines at 192 bytes, and the hasher with other keys, under a common key; the best attack counts."""
+    from iom.attacks.targets import attacked_protection
+    from iom.baselines import BASELINES
+    from iom.config import CodeConfig
+    from iom.evaluation.attacks import AttackKeys, measuring_keys
+    from iom.evaluation.report.text import stolen_store_table
+    from iom.evaluation.stolen_store import Store, stolen_store_rows
+
+    size, code = setting.faces.shape[1], CodeConfig(code_length=512, alphabet_size=8)
+    systems = [attacked_protection(name, BASELINES[name](size, code, 1), size) for name in arguments.systems]
+    systems += [make_scene(arguments, setting, kind).system for kind in arguments.kinds]
+    enrolled, rows = _enrolled(arguments, setting), []
     keys = AttackKeys(measuring_keys(arguments.seed, "old", 1), measuring_keys(arguments.seed, "fresh", FRESH_KEYS))
-    names = [f"subject-{row:06d}" for row in range(len(enrolled.samples))]
-    return Scene(system, threshold, names, enrolled, keys, hasher.code_length, COMPARED, arguments.seed, hasher=hasher)
+    for system in systems:
+        stores = [Store(system.hash(enrolled.samples, key), key) for key in keys.old]
+        threshold = _threshold(arguments, setting, system)
+        found = list(
+            stolen_store_rows(system, threshold, enrolled, stores, keys, known=arguments.known, seed=arguments.seed)
+        )
+        print(stolen_store_table(found).plain(), flush=True)
+        rows += found
+    print(stolen_store_table(rows).markdown())
+    print(json.dumps({"rows": [row.model_dump(mode="json") for row in rows]}))
+    return 0
 
 
 def _hasher(arguments: argparse.Namespace, embedding_size: int) -> "KerasFaceHasher":

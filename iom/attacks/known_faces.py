@@ -35,10 +35,12 @@ MOMENTS = {1: 1.0, 2: 1.0, 3: 0.3, 4: 0.1}
 """Weight of the difference of each moment of a dimension."""
 MOMENT_WEIGHT = 0.1
 """Of all of them, in units of one known face."""
-COVARIANCE_WEIGHTS = (0.0, 1.0, 3.0, 10.0, 30.0)
+COVARIANCE_WEIGHTS = (0.0, 3.0, 10.0, 30.0, 100.0)
 """Of agreeing covariances between dimensions, in the same units; the best one on known faces left out counts."""
+EXACT = 0.9
+"""Cosine of known rows that are left out from which known rows alone are enough."""
 SOFT_ASSIGNMENTS = 40
-"""Steps of Frank and Wolfe between all assignments, before the hard ones."""
+"""Steps of Frank and Wolfe from the mean of all assignments, before the hard ones."""
 TRUSTED = 1000
 """Rows of store and people, as half their harmonic mean, from which moments and covariances have their full weight."""
 MAX_ASSIGNMENTS = 30
@@ -182,7 +184,8 @@ def matched_columns(
 
     everyone = slice(None)
     if len(known) > 1:
-        return solve(everyone, max(COVARIANCE_WEIGHTS, key=left_out))
+        alone = left_out(0.0) / len(known) / known.shape[1]
+        return solve(everyone, 0.0 if alone > EXACT else max(COVARIANCE_WEIGHTS, key=left_out))
     found = [solve(everyone, weight) for weight in COVARIANCE_WEIGHTS if weight]
     return max(found, key=lambda solution: float(np.sum(between[0] * between[1][np.ix_(solution[0], solution[0])])))
 
@@ -194,7 +197,7 @@ def _quadratic_assignment(
     eye, places = np.eye(scores.shape[1]), np.arange(len(scores))
     columns = assign(scores)
     if weight:
-        share = eye[columns]
+        share = np.full(scores.shape, 1 / scores.shape[1])
         for step in range(SOFT_ASSIGNMENTS):
             target = eye[assign(scores + 2 * weight * of_store @ share @ of_people)]
             share = share + 2 / (step + 3) * (target - share)

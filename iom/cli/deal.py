@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from iom._memory import forbid_core_dumps
 from iom.cli._command import COUNT, Answer, HasherOptions, Quiet, counted, option, output_option, root
 from iom.errors import ConfigError
 
@@ -38,6 +39,7 @@ def deal(
     from iom._progress import tqdm
     from iom.split.correlations import deal_files
 
+    forbid_core_dumps()
     terms = _terms(models, encoding, threshold)
 
     with tqdm(total=count, desc="dealing", unit="correlation", disable=quiet) as bar:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from iom._files import IMAGE_SUFFIXES, list_images, list_subjects
 from iom._memory import forbid_core_dumps
 from iom._registry import FUSIONS, KEY_MODES, lookup
+from iom._untrusted import read_bytes
 from iom.cli._command import (
     COUNT,
     Answer,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from iom.keys import SubjectToken
     from iom.models.face_hasher import FaceHasher
     from iom.split.gallery import SplitGallery
+
+_MAX_RELEASE_FILE = 4096
 
 try_out = root.section("Try it")
 command = root.section(
@@ -148,10 +151,7 @@ def _asked_passphrase(*, repeat: bool) -> str:
 
 Unchecked = Annotated[bool, option("take faces that are small or blurred, and aligned images that show none")]
 Release = Annotated[
-    str,
-    option(
-        "text that a match gives back (split gallery, full protocol)", "SECRET", envvar="IOM_RELEASE", show_envvar=True
-    ),
+    Path | None, option("its first line is a secret that a match gives back (split gallery, full protocol)", "FILE")
 ]
 Slot = Annotated[int | None, option("only this reference", "N")]
 Fuse = Annotated[
@@ -215,7 +215,7 @@ def enroll(
     add: Annotated[bool, option("add to a subject that is enrolled already")],
     allow_revoked: Annotated[bool, option("bring a revoked subject back (otherwise refused or left out)")],
     token: Annotated[Path | None, _token_option("make a token for the subject (with --add: the one it has)")],
-    release: Release = "",
+    release: Release,
     fuse: Fuse = "none",
     unchecked: Unchecked,
     place: GalleryOptions,
@@ -255,8 +255,21 @@ def enroll(
     return Answer(facts, f"{subject}: {counted(len(new), 'reference')}{_told_token(token, new=not add)}")
 
 
-def _refuse_release(release: str) -> None:
-    if release:
+def _released(path: Path | None) -> bytes:
+    """What a match gives back; from a file, as every user of the machine can read a command line."""
+    if path is None:
+        return b""
+    try:
+        secret = read_bytes(path, _MAX_RELEASE_FILE).split(b"\n")[0]
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the secret to release: {error.strerror}") from error
+    if not secret:
+        raise DataError(f"{path}: expected a secret to release in its first line, found none")
+    return secret
+
+
+def _refuse_release(release: Path | None) -> None:
+    if release is not None:
         raise ConfigError("--release is for a split gallery: --gallery split://...")
 
 
@@ -314,16 +327,15 @@ def _store_split(
     subject: str,
     images: Sequence[Path],
     embedding: _Embedding,
-    release: str,
+    release: Path | None,
     action: str,
     options: dict[str, Any],
 ) -> Answer:
     """Enrol or renew a subject in a split gallery."""
-    name = place.application
+    name, secret = place.application, _released(release)
     with place.open_split(embedding.hasher) as gallery:
         gallery.application(name)
         rows, _ = embedding.rows(gallery, images)
-        secret = release.encode()
         if action == "enroll":
             count = gallery.enroll(subject, rows, application=name, release=secret, **options)
         else:
@@ -482,11 +494,11 @@ def list_(place: GalleryOptions) -> Answer:
 
 @command("show", examples=("alice", "alice --json"))
 def show(subject: str, place: GalleryOptions) -> Answer:
-    """Show the references of a subject, without codes and keys."""
+    """Show the references of a subject, without codes, shares and keys."""
     from iom.gallery.models import TOKEN_FIELD
 
     with place.open() as gallery:
-        gallery.application(place.application)
+        is_share = gallery.application(place.application).key_mode == "share"  # whose metadata are shares, too
         found = gallery.references(subject, application=place.application)
     rows = [
         {
@@ -494,7 +506,9 @@ def show(subject: str, place: GalleryOptions) -> Answer:
             "enrolled": _date(each.created),
             "epoch": each.epoch,
             "token": each.token or None,
-            "metadata": {name: value for name, value in json.loads(each.metadata).items() if name != TOKEN_FIELD},
+            "metadata": {
+                name: value for name, value in json.loads(each.metadata).items() if name != TOKEN_FIELD and not is_share
+            },
         }
         for each in found
     ]
@@ -533,7 +547,7 @@ def renew(
     images: Annotated[Sequence[Path], argument("IMAGE...", nargs=-1, required=True)],
     slot: Slot,
     token: Annotated[Path | None, _token_option("make a new token; the old one serves for nothing any more")],
-    release: Release = "",
+    release: Release,
     fuse: Fuse = "none",
     unchecked: Unchecked,
     place: GalleryOptions,

@@ -406,7 +406,7 @@ class ReportConfig(Section):
     """Attacks on a record store whose templates share one key, stolen without the key."""
     enrolled: Annotated[int, Field(ge=4)] = 1000
     """Subjects in that store at most; half of the benchmark's, the others are the attacker's population."""
-    known_faces: Many[NonNegativeInt] = (0, 2, 5, 10, 20, 50)
+    known_faces: Many[NonNegativeInt] = (0, 2, 10, 50)
     """Numbers of enrolled subjects that the attacker knows, by their enrolled and by another photograph."""
     worst_pairs: PositiveInt = 8
     """Pairs of each kind that are listed by file name."""

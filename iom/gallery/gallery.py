@@ -233,6 +233,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         no retired key is used again.
         """
         self._finish_settling()
+        if application.masked:
+            _refuse_shares(application)
         warn_unmasked(application)
         known = self.keys.state().known(application.name).settings
         if known is not None and known != dataclasses.replace(application, seal=b""):
@@ -546,10 +548,12 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             How many references got a mask; 0 where they have them already.
 
         Raises:
+            EnrolmentError: The application has shares of a split gallery, which need no masks.
             StoreError: A reference was changed outside of the gallery; nothing was written. Or another process keeps
                 the old codes from being overwritten; a second call does that.
         """
         self._finish_settling()
+        _refuse_shares(self.application(application))
         count = self._mask(self.application(application))
         self.erase()
         return count
@@ -994,6 +998,14 @@ def _check_new_token(
         problem = "has further references, and one token for all: renew it without a slot"
     if problem:
         raise TokenError(f"subject {subject_id!r} {problem}", subject_id=subject_id)
+
+
+def _refuse_shares(application: Application) -> None:
+    """Refuse masks for shares, which are random as they are, and which only both servers can change."""
+    if application.key_mode == "share":
+        raise EnrolmentError(
+            f"application {application.name} holds shares of a split gallery, expected no masks; nothing was changed"
+        )
 
 
 def _one(rows: NDArray[np.float32]) -> NDArray[np.float32]:

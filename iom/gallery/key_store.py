@@ -566,7 +566,7 @@ def open_key_store(
       token, which computes the keys and does not let it out; made with the store where it is missing. Needs the extra
       `pkcs11`. Without `pin-source` the PIN is in the environment variable IOM_PKCS11_PIN.
     - `https://HOST:PORT?certificate=PATH&key=PATH&authority=PATH&file=PATH`: the master is that of a key service
-      (`iom serve-keys`), which computes the keys; `&name=NAME` is the name in its certificate.
+      (`iom serve-keys`), which computes the keys; `&name=NAME` is the name in its certificate, else `keys`.
     - Several of these joined by `+`: all of them are needed for every key, in this order.
 
     Exactly one part names the file, which has the rest: masks, revoked records, state. `&mode=ro` behind any part opens

@@ -4,6 +4,7 @@ The place is a URI (RFC 7512), such as `pkcs11:token=iom;object=master?module-pa
 """
 
 import contextlib
+import ctypes
 import os
 import ssl
 import threading
@@ -102,6 +103,9 @@ class Pkcs11Source(KeySource):
         if "serial" in wanted:
             wanted["serial"] = wanted["serial"].encode()
         try:
+            # Its own OpenSSL comes before that of libraries loaded earlier: TensorFlow's, which has the same names,
+            # would crash the process.
+            ctypes.CDLL(self._module, mode=os.RTLD_NOW | getattr(os, "RTLD_DEEPBIND", 0))
             library = self._library.lib(self._module)
         except (OSError, RuntimeError, self._library.PKCS11Error) as error:
             raise StoreError(f"{self._place()}: cannot load the library {self._module}: {error}") from error

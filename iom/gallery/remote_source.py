@@ -11,6 +11,8 @@ ACTION = "derive"
 MAX_LABELS = 4096
 """Labels of a request."""
 MAX_LABEL_BYTES = 4096
+SERVICE_NAME = "keys"
+"""Name in the certificate of a key service, unless another is given."""
 _LENGTH_BYTES = 4
 
 
@@ -36,10 +38,13 @@ def unpack_labels(body: bytes) -> list[bytes]:
 
 
 class RemoteSource(KeySource):
-    """Keys of a key service, which has the master; see `PeerClient` for the arguments."""
+    """Keys of a key service, which has the master; see `PeerClient` for the arguments.
 
-    def __init__(self, url: str, *, certificate: Path, key: Path, authority: Path, name: str = "") -> None:
-        self._client = PeerClient(url, certificate=certificate, key=key, authority=authority, name=name)
+    The service needs its own name: the certificate of a caller, which the same authority signed, may hold for its host.
+    """
+
+    def __init__(self, url: str, *, certificate: Path, key: Path, authority: Path, name: str = SERVICE_NAME) -> None:
+        self._client = PeerClient(url, certificate=certificate, key=key, authority=authority, name=name or SERVICE_NAME)
 
     def derive(self, labels: Sequence[bytes]) -> list[bytes]:
         keys: list[bytes] = []

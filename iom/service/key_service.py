@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from iom._untrusted import one_line, read_json
@@ -57,7 +58,7 @@ class KeyService:
     Args:
         keys: Key store of any kind, which is that of this service alone.
         callers: Who may ask, and for which name space.
-        audit: Log that gets an entry of each request: caller and pseudonyms of the labels.
+        audit: Log that gets an entry of each request: caller and pseudonyms of the labels; of refusals, the first.
         rate: Labels of one caller per second, in the long run.
         burst: Labels of one caller at once.
     """
@@ -80,20 +81,28 @@ class KeyService:
         Raises:
             NotPermittedError: The caller has no name space.
             RateLimitError: It asked for too many labels.
-            DataError: The body is of another form, or has more labels than a caller may ask for at once.
+            DataError: The body is of another form, or has no label, or more than a caller may ask for at once.
         """
-        space = self._callers.space(caller)
+        try:
+            space = self._callers.space(caller)
+        except NotPermittedError:
+            self._note_refusal(caller, "refused")
+            raise
         labels = unpack_labels(body)
-        if len(labels) > self._burst:
-            raise DataError(f"expected at most {self._burst} labels at once, received {len(labels)}")
+        if not 1 <= len(labels) <= self._burst:
+            raise DataError(f"expected 1 to {self._burst} labels at once, received {len(labels)}")
         if wait := self._rate.wait(caller, len(labels)):
-            if caller not in self._refused:
-                self._refused.add(caller)
-                self._audit.add(caller, "limited", labels)
+            self._note_refusal(caller, "limited", labels)
             raise RateLimitError(f"too many keys were asked for; retry in {wait:.1f} s", retry_after=wait)
         self._refused.discard(caller)
         self._audit.add(caller, ACTION, labels)
         return b"".join(self._keys.derive(SPACE + space, labels))
+
+    def _note_refusal(self, caller: str, action: str, labels: Sequence[bytes] = ()) -> None:
+        """Write a caller's first refusal since its last answer to the audit log, which refusals must not fill."""
+        if caller not in self._refused:
+            self._refused.add(caller)
+            self._audit.add(caller, action, labels)
 
 
 def audit_key(keys: KeyStore) -> bytes:

@@ -45,7 +45,6 @@ from iom.split.messages import (
     Count,
     Decision,
     Done,
-    Enrolled,
     EnrolledShare,
     HalfKeys,
     M,
@@ -58,6 +57,7 @@ from iom.split.messages import (
     Refreshed,
     ReleaseShares,
     Settings,
+    SubjectRecords,
     Verify,
     ask,
     different_settings,
@@ -65,7 +65,7 @@ from iom.split.messages import (
     session_of,
     unseal,
 )
-from iom.split.share_store import MAX_REFERENCES
+from iom.split.share_store import KEY_MODE, MAX_REFERENCES, settings_digest
 from iom.split.shares import (
     code_to_bytes,
     commitment,
@@ -232,7 +232,7 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
         common, every, was_revoked = self._records(application, subject_id)
         if was_revoked and not common and not allow_revoked:
             raise revoked_subject(subject_id)
-        replaces = every if was_revoked else []  # what a server has that was set back
+        replaces = every if was_revoked and not common else []  # what a server has that was set back
         if every and not (another or replaces):
             raise AlreadyEnrolledError(f"subject {subject_id!r} is enrolled already; renew it", subject_id=subject_id)
         return self._store(
@@ -382,6 +382,8 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
                 "see &protocol= in its URL"
             )
         found = Application(name, a.encoding, a.model, a.threshold)
+        if settings_digest(dataclasses.replace(found, key_mode=KEY_MODE)) != a.digest:
+            raise PeerError("share server a: its settings are not those that it gives the digest of")
         with self._lock:
             self._applications[name] = found, a.digest
         return found, a.digest
@@ -462,7 +464,7 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
 
     def _records(self, application: str, subject_id: str) -> tuple[list[int], list[int], bool]:
         """Records of a subject on both servers, on any of them, and whether one of them has revoked it."""
-        a, b = self._both("enrolled", AskSubject(application=application, subject=subject_id), Enrolled)
+        a, b = self._both("enrolled", AskSubject(application=application, subject=subject_id), SubjectRecords)
         common, every = set(a.records) & set(b.records), set(a.records) | set(b.records)
         return sorted(common), sorted(every), a.was_revoked or b.was_revoked
 

@@ -61,7 +61,6 @@ from iom.split.messages import (
     Decision,
     Differences,
     Done,
-    Enrolled,
     FromB,
     HalfKeys,
     Message,
@@ -82,6 +81,7 @@ from iom.split.messages import (
     RevokedRecords,
     Settings,
     States,
+    SubjectRecords,
     Verify,
     ask,
     different_settings,
@@ -109,6 +109,8 @@ MAX_ATTEMPTS = 4096
 AUDIT_SECONDS = 0.1
 """Time in which events of verifications are collected for one write to the audit log."""
 SYNCHRONIZE_SECONDS = 60.0
+MAX_PAGES = 2000
+"""Pages of tombstones that are read at once; the next time goes on behind them."""
 _VERIFIER = frozenset({"settings", "begin", "verify"})
 _ENROLLER = _VERIFIER | {"enrolled", "half-keys", "prepare", "commit"}
 SHARE_ROLES: dict[str, frozenset[str]] = {
@@ -409,6 +411,8 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         attempt = self._popped(message.attempt)
         with contextlib.ExitStack() as budget:
             budget.push(attempt.budget)
+            if attempt.comparisons:
+                raise PeerError("an attempt is asked about once; verify again")
             dealt = self._dealt(attempt)
             if not isinstance(dealt, CorrelationsB):
                 raise StoreError("expected the correlations of side B; see --correlations")
@@ -459,15 +463,15 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             )
         return self._correlations
 
-    def _enrolled(self, caller: str, message: AskSubject) -> Enrolled:
+    def _enrolled(self, caller: str, message: AskSubject) -> SubjectRecords:
         name, subject = message.application, message.subject
         self._application(name)
         self._settle(name, self.shares.prepared(name, subject_id=subject))
         try:
             found = self.shares.references(subject, application=name)
         except (NotEnrolledError, RevokedError) as error:
-            return Enrolled(records=[], was_revoked=isinstance(error, RevokedError))
-        return Enrolled(records=[each.record for each in found], was_revoked=False)
+            return SubjectRecords(records=[], was_revoked=isinstance(error, RevokedError))
+        return SubjectRecords(records=[each.record for each in found], was_revoked=False)
 
     def _half_keys(self, caller: str, message: AskHalfKeys) -> HalfKeys:
         """Half-keys of records that do not exist yet."""
@@ -518,7 +522,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
 
     def _learn_revoked(self, application: str) -> int:
         position, count = self._positions.get(application, 0), 0
-        while True:
+        for _ in range(MAX_PAGES):  # a server that lies has endless ones
             question = AskRevoked(application=application, position=position)
             answer = ask(self._peer, self.other, "revoked", question, RevokedRecords)
             if not answer.records or answer.position <= position:
@@ -652,7 +656,7 @@ class _Audit:
     def __init__(self, shares: ShareStore) -> None:
         self._shares = shares
         self._events: dict[tuple[str, str], list[str]] = {}
-        self._problem: IomError | None = None
+        self._problem: IomError | str | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
@@ -680,10 +684,11 @@ class _Audit:
         try:
             self._shares.log_events(events)
             self._problem = None
-        except IomError as error:
-            LOG.error("the audit log cannot be written: %s", error)
+        except Exception as error:  # whatever it is, nothing more is verified without a log
+            problem = error if isinstance(error, IomError) else type(error).__name__
+            LOG.error("the audit log cannot be written: %s", problem)
             with self._lock:
-                self._problem = error
+                self._problem = problem
                 for key, subjects in events.items():
                     self._events[key] = [*subjects, *self._events.get(key, [])]
 

@@ -343,24 +343,28 @@ class ShareStore(Gallery):
         return found, position + len(found)
 
     def learn_revoked(self, application: str, tombstones: Sequence[Tombstone]) -> int:
-        """Revoke what the other server has revoked, for ever; the number of records that were not revoked here."""
+        """Revoke for ever what the other server has revoked, and give up what is prepared of it.
+
+        Returns:
+            The number of records that were valid or prepared here; others are none of this server's.
+        """
         with self._changing:
             known = self.keys.revoked(application)
-            new = [each for each in tombstones if each.record not in known]
+            new = {each.record: each for each in tombstones if each.record not in known}
             if not new:
                 return 0
-            valid = self.store.by_record(application, [each.record for each in new])
+            valid = self.store.by_record(application, [*new])
             if valid:
                 subjects = [each.subject_id for each in valid]
                 gone = [tombstone_of(self.keys, each) for each in valid]
                 self.store.revoke(application, gone, self.event("revoke", application, subjects))
                 self._settle(application, revoked=gone)
             numbers = {each.record for each in valid}
-            rest = [each for each in new if each.record not in numbers]
-            if rest:
+            prepared = {each.reference.record for each in self.prepared(application)} & new.keys()
+            if rest := [new[each] for each in sorted(prepared - numbers)]:
                 self.keys.revoke(application, rest)
-            self.drop(application, [each.record for each in new])
-        return len(new)
+            self.drop(application, prepared)
+        return len(numbers | prepared)
 
     def log_events(self, events: Mapping[tuple[str, str], Sequence[str]]) -> None:
         """Write events in one transaction: the subjects of each action and application."""

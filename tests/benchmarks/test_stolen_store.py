@@ -129,6 +129,22 @@ def test_a_run_on_random_vectors(root, monkeypatch, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["records"] == 0
 
 
+def test_baselines_under_a_common_key(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    small = ["--synthetic", "--victims", "20", "--known", "40", "--kinds", "--systems", "grp", "scalar_4bit", "urp"]
+    assert stolen_store.main(small) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    best = {
+        name: max(
+            row["accepted_fresh"] or 0 for row in rows if (row["system"], row["photograph"]) == (name, "enrolled")
+        )
+        for name in ("grp", "scalar_4bit", "urp")
+    }
+    assert best["grp"] > 0.9
+    assert best["scalar_4bit"] > 0.6
+    assert best["urp"] < 0.1
+
+
 def test_help(capsys):
     with pytest.raises(SystemExit) as stopped:
         stolen_store.main(["--help"])

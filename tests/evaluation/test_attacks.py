@@ -116,6 +116,12 @@ def test_the_threshold_keeps_to_the_fmr(faces):
         decision_threshold(attacked, rows[:9], labels[:9], fmr=1e-3, keys=[key])
 
 
+def test_the_threshold_of_real_templates_is_a_mean_over_keys(faces):
+    attacked, keys = system("polyprotect"), measuring_keys(1, "old", 2)
+    both = decision_threshold(attacked, *faces, fmr=0.01, keys=keys)
+    assert both == pytest.approx(np.mean([decision_threshold(attacked, *faces, fmr=0.01, keys=[key]) for key in keys]))
+
+
 def test_bad_input(faces, victims, keys):
     with pytest.raises(ConfigError, match="unknown attack 'closed_from' - did you mean"):
         run(["closed_from"], victims, keys, faces)

@@ -67,6 +67,21 @@ def url(tokens, file, *, token="iom", label="master", more=""):
     return f"pkcs11:token={token};object={label}?module-path={LIBRARY}{pin}&file={file}{more}"
 
 
+def test_a_token_opens_after_tensorflow_was_loaded(tokens, tmp_path):
+    program = """
+import sys
+import tensorflow
+from iom.gallery.key_store import open_key_store
+with open_key_store(sys.argv[1], create=True) as keys:
+    print(keys.identity())
+"""
+    place = url(tokens, tmp_path / "k", label="after")
+    done = subprocess.run([sys.executable, "-c", program, place], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with open_key_store(place) as keys:
+        assert keys.identity() == done.stdout.strip()
+
+
 def test_a_gallery_lives_on_a_token(tokens, tmp_path):
     place, person = url(tokens, tmp_path / "k", label="gallery"), faces(1)[0]
     with Gallery.open(tmp_path / "g.db", keys=place, hasher=FakeHasher(), create=True) as gallery:

@@ -197,7 +197,7 @@ def test_both_stores_without_the_token_accept_no_better_than_chance(gallery, has
         assert distances == [0] * len(PEOPLE)
     else:
         assert accepted == 0
-        assert abs(np.mean(distances) - 96 * 7 / 8) < 1.5  # symbols of eight, drawn
+        assert abs(np.mean(distances) - 96 * 7 / 8) < 5  # symbols of eight, drawn: the threshold is 50
 
 
 def test_a_text_file(tmp_path):

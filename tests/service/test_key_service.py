@@ -81,8 +81,24 @@ def test_callers_have_name_spaces(started):
     assert sources["door"].derive([]) == []
     for source in sources.values():
         source.close()
-    with service.source("stranger") as stranger, pytest.raises(StoreError, match="stranger has no name space"):
-        stranger.derive([b"a"])
+    with service.source("stranger") as stranger:
+        for _ in range(3):
+            with pytest.raises(StoreError, match="stranger has no name space"):
+                stranger.derive([b"a"])
+    refused = [each for each in service.audit.records() if each.caller == "stranger"]
+    assert [(each.action, each.count) for each in refused] == [("refused", 0)]
+
+
+def test_a_caller_is_no_key_service(certificates):
+    """Its certificate holds for the same hosts: who has it would give keys that he knows."""
+    files = TlsFiles(**tls(certificates, "gate"))
+    app = PeerApp({ACTION: lambda caller, body: bytes(32 * len(unpack_labels(body)))})
+    with (
+        peers_in_background(app, files) as url,
+        RemoteSource(url, **tls(certificates, "door")) as source,
+        pytest.raises(StoreError, match="expected the server 'keys', found 'gate'"),
+    ):
+        source.derive([b"a"])
 
 
 def test_no_caller_reaches_keys_of_another_use(started):
@@ -156,7 +172,7 @@ def test_too_many_labels(started):
         with pytest.raises(RateLimitError):
             door.derive([b"a"] * 5)
         gate.derive([b"a"] * 10)
-        with pytest.raises(StoreError, match="at most 10 labels at once, received 11"):
+        with pytest.raises(StoreError, match="1 to 10 labels at once, received 11"):
             gate.derive([b"a"] * 11)
     entries = [(each.caller, each.action, each.count) for each in service.audit.records()]
     assert entries == [("door", "derive", 8), ("door", "limited", 5), ("gate", "derive", 10)]
@@ -170,6 +186,8 @@ def test_requests_of_another_form(started):
         for body in bodies:
             with pytest.raises(DataError):
                 door.call(ACTION, body)
+        with pytest.raises(DataError, match="1 to 5000 labels"):
+            door.call(ACTION)  # each request is a line of the audit log
         with pytest.raises(DataError, match="expected POST"):
             door.call("master")
         assert len(door.call(ACTION, pack_labels([b""] * MAX_LABELS))) == 32 * MAX_LABELS

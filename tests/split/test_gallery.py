@@ -11,6 +11,7 @@ from iom.errors import (
     RevokedError,
     UnknownApplicationError,
 )
+from iom.gallery.gallery import Gallery
 from iom.split.messages import AskSubject
 from iom.split.shares import join_half_keys, record_label
 from tests.split.conftest import again, faces
@@ -254,8 +255,8 @@ def test_a_refresh_that_is_repeated_at_once_loses_no_template(pair, begun):
     assert pair.gallery.verify("alice", again(ALICE)).match
 
 
-@pytest.mark.parametrize("another", [True, False])
-def test_a_revocation_ends_what_is_prepared(pair, another):
+@pytest.mark.parametrize(("call", "options"), [("enroll", {"another": True}), ("renew", {})])
+def test_a_revocation_ends_what_is_prepared(pair, call, options):
     pair.gallery.enroll("alice", ALICE)
 
     def revoke(action, body, answer):
@@ -267,10 +268,7 @@ def test_a_revocation_ends_what_is_prepared(pair, another):
     message = AskSubject(application="default", subject="alice")
     pair.lines["door", "b"].change = revoke
     with pytest.raises(EnrolmentError, match="given up"):
-        if another:
-            pair.gallery.enroll("alice", BOB, another=True)
-        else:
-            pair.gallery.renew("alice", BOB)
+        getattr(pair.gallery, call)("alice", BOB, **options)
     pair.lines["door", "b"].change = lambda action, body, answer: answer
     with pytest.raises(RevokedError):
         pair.gallery.verify("alice", BOB)
@@ -350,6 +348,19 @@ def test_the_audit_log_has_who_verified_whom(pair):
 def test_a_share_store_is_no_gallery(pair):
     with pytest.raises(EnrolmentError, match="through a split gallery"):
         pair.stores["a"].enroll("bob", BOB)
+
+
+def test_shares_get_no_masks(pair):
+    """They would be those of another code, and no server knows it."""
+    pair.gallery.enroll("alice", ALICE)
+    with pytest.raises(EnrolmentError, match="expected no masks"):
+        pair.stores["a"].mask()
+    with (
+        Gallery(*pair.files("a"), pair.gallery.hasher) as gallery,
+        pytest.raises(EnrolmentError, match="expected no masks"),
+    ):
+        gallery.create_application("gate", key_mode="share", threshold=50, masked=True)
+    assert pair.gallery.verify("alice", again(ALICE)).match
 
 
 def test_half_keys_are_a_format(pair):

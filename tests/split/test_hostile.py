@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
 
-from iom.errors import IomError, NotPermittedError, PeerError, RateLimitError
+from iom.errors import AlreadyEnrolledError, IomError, NotPermittedError, PeerError, RateLimitError, StoreError
 from iom.service.rate_limit import Backoff
 from iom.split import messages
-from iom.split.comparison import Reply
+from iom.split.comparison import Offer, Reply
 from tests.split.conftest import again, faces
 
 ALICE, BOB, EVE = faces(3)
@@ -180,6 +181,90 @@ def test_a_changes_neither_records_nor_epochs_nor_settings(pair):
         assert sent
         pair.servers["b"].handlers[name] = original
     assert pair.gallery.verify("alice", ALICE).match
+
+
+def test_b_answers_once_about_an_attempt(pair):
+    """Or one attempt, which B counts once, would use up all correlations."""
+    if pair.protocol == "lite":
+        pytest.skip("no correlations are used")
+    pair.gallery.enroll("alice", ALICE)
+    left = pair.opened["b"].left
+
+    def offer_again(action, body, answer):
+        if action == "offers":
+            asked = messages.AskReplies.from_bytes(body)
+            offers = [dataclasses.replace(Offer.from_bytes(each), index=7).to_bytes() for each in asked.offers]
+            with pytest.raises(PeerError, match="once"):
+                pair.servers["b"].handlers["offers"]("a", asked.model_copy(update={"offers": offers}).to_bytes())
+        return answer
+
+    pair.lines["a", "b"].change = offer_again
+    with pytest.raises(PeerError, match="no such attempt"):
+        pair.gallery.verify("alice", ALICE)
+    assert pair.opened["b"].left == left - 1
+
+
+@pytest.mark.parametrize("change", [{"threshold": 3}, {"model": "another"}, {"encoding": "iom-planes/1:96x4"}])
+def test_settings_are_those_of_both_servers(pair, change):
+    """A gives the digest of B, and other settings."""
+
+    def lie(action, body, answer):
+        if action == "settings":
+            return messages.Settings.from_bytes(answer).model_copy(update=change).to_bytes()
+        return answer
+
+    pair.lines["door", "a"].change = lie
+    with pytest.raises(PeerError, match="digest"):
+        pair.gallery.application()
+
+
+def test_revocations_without_end_fill_nothing(pair, monkeypatch):
+    monkeypatch.setattr("iom.split.server.MAX_PAGES", 20)
+    pair.gallery.enroll("alice", ALICE)
+
+    def more(action, body, answer):
+        if action == "revoked":
+            first = messages.AskRevoked.from_bytes(body).position
+            numbers = range(first, first + messages.PAGE)
+            records = [messages.RevokedRecord(subject=f"s{each}", record=each, epoch=0) for each in numbers]
+            return messages.RevokedRecords(records=records, position=numbers.stop).to_bytes()
+        return answer
+
+    pair.lines["a", "b"].change = more
+    before = pair.stores["a"].keys.state().position
+    assert pair.servers["a"].synchronize() == 0
+    assert pair.stores["a"].keys.state().position == before
+    assert not pair.stores["a"].is_enrolled("s1")
+
+
+def test_a_server_does_not_let_an_enrolment_replace_another(pair):
+    """It says that the subject was revoked, and that it has its records."""
+    pair.gallery.enroll("alice", ALICE)
+
+    def lie(action, body, answer):
+        if action == "enrolled":
+            return messages.Enrolled.from_bytes(answer).model_copy(update={"was_revoked": True}).to_bytes()
+        return answer
+
+    pair.lines["door", "a"].change = lie
+    with pytest.raises(AlreadyEnrolledError):
+        pair.gallery.enroll("alice", BOB)
+
+
+def test_nothing_is_verified_without_an_audit_log(pair, monkeypatch):
+    pair.gallery.enroll("alice", ALICE)
+
+    def broken(events):
+        raise RuntimeError("not an error of iom")
+
+    monkeypatch.setattr(pair.stores["a"], "log_events", broken)
+    pair.gallery.verify("alice", ALICE)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and not pair.servers["a"]._audit._problem:
+        time.sleep(0.01)
+    with pytest.raises(StoreError, match="nothing is verified: RuntimeError"):
+        pair.gallery.verify("alice", ALICE)
+    monkeypatch.undo()
 
 
 def test_a_server_that_is_another_one_is_refused(pair):

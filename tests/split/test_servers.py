@@ -14,6 +14,7 @@ from iom.cli.main import main
 from iom.synthetic import load_face_model
 
 WAIT = 60
+SPLIT = "split://a:1,b:2?certificate=x&key=x&authority=x"
 
 
 def start(folder, side, ports, *more):
@@ -89,7 +90,8 @@ def test_the_whole_way_from_the_command_line(folder, capsys, protocol):
     try:
         for side in "ab":
             processes[side] = start(folder, side, ports, *dealt[side])
-        release = ("--release", "open sesame") if protocol == "full" else ()
+        (folder / "secret").write_text("open sesame\n")
+        release = ("--release", "secret") if protocol == "full" else ()
         ask(0, capsys, "enroll", "alice", "alice_0.png", "alice_1.png", "--unchecked", *release, *desk)
         found = json.loads(ask(0, capsys, "verify", "alice", "alice_2.png", "--unchecked", "--json", *door))
         assert found["match"]
@@ -115,10 +117,14 @@ def test_the_whole_way_from_the_command_line(folder, capsys, protocol):
         codes = {side: process.wait(WAIT) for side, process in processes.items()}
     assert codes == {"a": 0, "b": 0}
     for side in "ab":
-        ask(0, capsys, "check", "--gallery", f"{side}.db", "--keys", f"file:{side}.keys?key-file={side}.wrap")
+        stores = ("--gallery", f"{side}.db", "--keys", f"file:{side}.keys?key-file={side}.wrap")
+        ask(0, capsys, "check", *stores)
+        (shown,) = json.loads(ask(0, capsys, "show", "alice", "--json", *stores))["references"]
+        assert shown["metadata"] == {}  # what is kept there is a share
 
 
 def test_mistakes_are_told(folder, capsys):
+    (folder / "empty").write_text("\n")
     ask(0, capsys, "make-certificates", ".", "a", "door")
     ask(0, capsys, "init", "--gallery", "a.db", "--keys", "file:a.keys?key-file=a.wrap", "--key-mode", "share")
     image = ("alice", "alice_0.png", "--unchecked")
@@ -131,8 +137,10 @@ def test_mistakes_are_told(folder, capsys):
         (2, "shares of a split gallery", ("enroll", *image, *stores)),
         (2, "expected split://", ("verify", *image, "--gallery", "split://here")),
         (2, "expected split://", ("verify", *image, "--gallery", "split://a:1,b:2?certificate=door.pem")),
-        (2, "one subject at a time", ("list", "--gallery", "split://a:1,b:2?certificate=x&key=x&authority=x")),
+        (2, "one subject at a time", ("list", "--gallery", SPLIT)),
         (2, "--release is for a split gallery", ("enroll", *image, "--release", "x", *stores)),
+        (2, "cannot read the secret", ("enroll", *image, "--release", "x", "--gallery", SPLIT)),
+        (2, "expected a secret to release", ("enroll", *image, "--release", "empty", "--gallery", SPLIT)),
         (2, "not for a split gallery", ("revoke", "alice", "--slot", "1", "--gallery", "split://a:1,b:2")),
         (2, "expected NAME=ROLE", (*serve, "door")),
         (2, "expected one of", (*serve, "door=king")),

@@ -45,7 +45,6 @@ from iom.split.messages import (
     Count,
     Decision,
     Done,
-    Enrolled,
     EnrolledShare,
     HalfKeys,
     M,
@@ -58,6 +57,7 @@ from iom.split.messages import (
     Refreshed,
     ReleaseShares,
     Settings,
+    SubjectRecords,
     Verify,
     ask,
     different_settings,
@@ -464,7 +464,7 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
 
     def _records(self, application: str, subject_id: str) -> tuple[list[int], list[int], bool]:
         """Records of a subject on both servers, on any of them, and whether one of them has revoked it."""
-        a, b = self._both("enrolled", AskSubject(application=application, subject=subject_id), Enrolled)
+        a, b = self._both("enrolled", AskSubject(application=application, subject=subject_id), SubjectRecords)
         common, every = set(a.records) & set(b.records), set(a.records) | set(b.records)
         return sorted(common), sorted(every), a.was_revoked or b.was_revoked
 

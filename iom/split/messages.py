@@ -224,7 +224,7 @@ class AskSubject(Message):
     subject: Subject
 
 
-class Enrolled(Message):
+class SubjectRecords(Message):
     """Valid records of a subject on one server."""
 
     records: Annotated[list[Number], Field(max_length=4 * MAX_REFERENCES)]

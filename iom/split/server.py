@@ -61,7 +61,6 @@ from iom.split.messages import (
     Decision,
     Differences,
     Done,
-    Enrolled,
     FromB,
     HalfKeys,
     Message,
@@ -82,6 +81,7 @@ from iom.split.messages import (
     RevokedRecords,
     Settings,
     States,
+    SubjectRecords,
     Verify,
     ask,
     different_settings,
@@ -463,15 +463,15 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             )
         return self._correlations
 
-    def _enrolled(self, caller: str, message: AskSubject) -> Enrolled:
+    def _enrolled(self, caller: str, message: AskSubject) -> SubjectRecords:
         name, subject = message.application, message.subject
         self._application(name)
         self._settle(name, self.shares.prepared(name, subject_id=subject))
         try:
             found = self.shares.references(subject, application=name)
         except (NotEnrolledError, RevokedError) as error:
-            return Enrolled(records=[], was_revoked=isinstance(error, RevokedError))
-        return Enrolled(records=[each.record for each in found], was_revoked=False)
+            return SubjectRecords(records=[], was_revoked=isinstance(error, RevokedError))
+        return SubjectRecords(records=[each.record for each in found], was_revoked=False)
 
     def _half_keys(self, caller: str, message: AskHalfKeys) -> HalfKeys:
         """Half-keys of records that do not exist yet."""

@@ -56,7 +56,7 @@ def test_the_door_opens_for_who_is_enrolled(root, run_blocks):
     blocks = re.findall(r"```sh\n(.*?)```", section(root, "A door"), flags=re.S)
     assert len(blocks) == 3
     refused = "iom verify bob people/subject_0001/000.png 2>&1 || echo code $?\n"
-    withdrawn = "echo '{}' > callers.json\niom verify alice people/subject_0000/002.png 2>&1 || echo code $?\n"
+    withdrawn = "echo '{}' > callers.json\niom verify alice people/subject_0002/002.png 2>&1 || echo code $?\n"
     done, folder = run_blocks(blocks, refused, withdrawn)
     assert done.returncode == 0, done.stdout + done.stderr
     shown = done.stdout

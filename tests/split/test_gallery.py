@@ -274,6 +274,22 @@ def test_a_revocation_ends_what_is_prepared(pair, call, options):
         pair.gallery.verify("alice", BOB)
 
 
+def test_a_revocation_while_a_renewal_is_settled(pair):
+    pair.gallery.enroll("alice", ALICE)
+    pair.lines["door", "b"].lost = {"commit"}
+    with pytest.raises(PeerError):
+        pair.gallery.renew("alice", BOB)
+
+    def revoke(action, body, answer):
+        if action == "states" and pair.records("b"):
+            pair.stores["b"].revoke("alice")
+        return answer
+
+    pair.lines["b", "a"].change = revoke
+    with pytest.raises(RevokedError):
+        pair.gallery.verify("alice", BOB)
+
+
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_shares_of_two_epochs_do_not_combine(pair, side):
     pair.gallery.enroll("alice", ALICE)

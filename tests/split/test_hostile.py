@@ -243,7 +243,7 @@ def test_a_server_does_not_let_an_enrolment_replace_another(pair):
 
     def lie(action, body, answer):
         if action == "enrolled":
-            return messages.Enrolled.from_bytes(answer).model_copy(update={"was_revoked": True}).to_bytes()
+            return messages.SubjectRecords.from_bytes(answer).model_copy(update={"was_revoked": True}).to_bytes()
         return answer
 
     pair.lines["door", "a"].change = lie

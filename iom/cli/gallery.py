@@ -175,7 +175,11 @@ def init(
     *,
     place: GalleryOptions,
     key_mode: Annotated[
-        str, option("one for each record, or for all: worth more to a thief", type=Choice(KEY_MODES))
+        str,
+        option(
+            "one for each record, for all (worth more to a thief), or half of one (split gallery)",
+            type=Choice(KEY_MODES),
+        ),
     ] = "subject",
     masked: Annotated[
         bool | None,

@@ -8,5 +8,9 @@ from .correlations import CorrelationsA as CorrelationsA
 from .correlations import CorrelationsB as CorrelationsB
 from .correlations import Terms as Terms
 from .correlations import deal_files as deal_files
+from .gallery import SplitGallery as SplitGallery
+from .gallery import SplitVerification as SplitVerification
+from .server import ShareServer as ShareServer
+from .share_store import ShareStore as ShareStore
 from .shares import RefreshExchange as RefreshExchange
 from .shares import share_code as share_code

@@ -225,7 +225,8 @@ class ShareStore(Gallery):
             application: Name of the application.
             transaction: Its number.
             records: Its records.
-            decided: The other server has committed it: it is committed here whatever happened since.
+            decided: The other server has committed it: what is prepared of it here is committed whatever happened
+                since; the rest was revoked.
 
         Raises:
             AlreadyEnrolledError: Another enrolment of the subject was faster.
@@ -235,8 +236,10 @@ class ShareStore(Gallery):
             prepared = [each for each in self.prepared(application) if each.transaction == transaction]
             if not prepared and {each.name for each in self.states(application, [*records])} <= {"valid", "revoked"}:
                 return
-            if {each.reference.record for each in prepared} != set(records):
+            if not decided and {each.reference.record for each in prepared} != set(records):
                 raise EnrolmentError("the transaction is not prepared on this server, or was given up; enrol again")
+            if not prepared:
+                return
             for each in prepared:
                 check_seal(self.keys, each.reference)
             if prepared[0].kind in (REFRESH_BEGUN, REFRESH_JOINED):
@@ -324,9 +327,10 @@ class ShareStore(Gallery):
 
     def states(self, application: str, records: Sequence[int]) -> list[State]:
         """State of each of these records here."""
-        revoked = self.keys.revoked(application)
-        valid = {each.record: each.epoch for each in self.store.by_record(application, records)}
-        prepared = {each.reference.record for each in self.prepared(application)}
+        with self._changing:  # a transaction of the store, then one of the key store
+            revoked = self.keys.revoked(application)
+            valid = {each.record: each.epoch for each in self.store.by_record(application, records)}
+            prepared = {each.reference.record for each in self.prepared(application)}
 
         def state(record: int) -> State:
             if record in revoked:

@@ -42,7 +42,7 @@ SETTINGS = {
 def loaded():
     """A slim IResNet as training starts it, with batch norms that do something."""
     keras.utils.set_random_seed(3)
-    model = build_backbone("iresnet_slim", embedding_size=128)
+    model = build_backbone("iresnet_slim", embedding_size=128, stem=16, widths=(16, 32), depths=(1, 1))
     stream = np.random.default_rng(3)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -28,17 +28,21 @@ def config(faces, root):
         overrides=[f"data.root={faces}", "training.epochs=2", "training.batch_size=12"],
     )
     return config.replace(
-        backbone=config.backbone.replace(
-            embedding_size=16, arguments={"stem": 16, "widths": [16, 16], "depths": [1, 1]}
-        )
+        backbone=config.backbone.replace(embedding_size=16, arguments={"stem": 16, "widths": [16], "depths": [1]})
     )
 
 
 @pytest.fixture(scope="module")
-def finished(config, tmp_path_factory):
-    """The folder of a finished run; tests that write to it take a copy."""
+def longer(config):
+    """Enough epochs to learn."""
+    return config.replace(training=config.training.replace(epochs=6))
+
+
+@pytest.fixture(scope="module")
+def finished(longer, tmp_path_factory):
+    """The folder of a finished run of `longer`; tests that write to it take a copy."""
     output = tmp_path_factory.mktemp("finished") / "run"
-    assert train_backbone(config, output, progress=False) == output / "best.keras"
+    assert train_backbone(longer, output, progress=False) == output / "best.keras"
     return output
 
 
@@ -46,15 +50,15 @@ def records(output):
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_what_it_promises(config, finished):
+def test_a_run_leaves_what_it_promises(longer, finished):
     output = finished
     expected = {
         "config.yaml", "versions.json", "metrics.jsonl", "curves.png", "state.npz",
         "best.keras", "last.keras",
     }  # fmt: skip
     assert {path.name for path in output.iterdir()} == expected
-    assert load_config(Stage1Config, output / "config.yaml") == config
-    assert [record["epoch"] for record in records(output)] == [1, 2]
+    assert load_config(Stage1Config, output / "config.yaml") == longer
+    assert [record["epoch"] for record in records(output)] == [1, 2, 3, 4, 5, 6]
     assert all(0 <= record["held_out_eer"] <= 1 for record in records(output))
     embedder = load_embedder(str(output / "best.keras"))
     assert embedder.embedding_size == 16
@@ -88,18 +92,15 @@ def test_an_interrupted_run_goes_on_where_it_was_saved(config, tmp_path, monkeyp
     assert records(output)[1]["steps"] < records(output)[0]["steps"]
 
 
-def test_a_finished_run_can_be_resumed_to_no_effect(config, finished, tmp_path):
+def test_a_finished_run_can_be_resumed_to_no_effect(longer, finished, tmp_path):
     output = shutil.copytree(finished, tmp_path / "run")
     before = (output / "best.keras").read_bytes()
-    train_backbone(config, output, progress=False, resume=True)
+    train_backbone(longer, output, progress=False, resume=True)
     assert (output / "best.keras").read_bytes() == before
 
 
-def test_it_learns(config, tmp_path):
-    longer = config.replace(training=config.training.replace(epochs=6))
-    output = tmp_path / "run"
-    train_backbone(longer, output, progress=False)
-    losses = [record["loss"] for record in records(output)]
+def test_it_learns(finished):
+    losses = [record["loss"] for record in records(finished)]
     assert losses[-1] < 0.9 * losses[0]
 
 

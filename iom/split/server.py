@@ -601,6 +601,8 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         )
         answer = ask(self._peer, self.other, "refresh-page", page, RefreshAnswer)
         both = [each for each in page.records if each.record in answer.records]
+        # The other server begins no refresh meanwhile, and what it had begun of these it has not committed.
+        self.shares.end_joined(name, {each.record: each.epoch for each in both})
         if both:
             changes = self._changes(application, both, exchange.joint_secret(answer.public))
             self.shares.prepare_refresh(name, number, changes, kind=REFRESH_BEGUN)
@@ -611,8 +613,16 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         return len(both)
 
     def _join_refresh(self, caller: str, message: RefreshPage) -> RefreshAnswer:
-        name = message.application
-        application = self._application(name, message.digest)
+        application = self._application(message.application, message.digest)
+        if not self._refreshing.acquire(blocking=False):
+            raise BusyError("a refresh is under way that this server began; try again when it is done")
+        try:
+            return self._prepare_joined(application, message)
+        finally:
+            self._refreshing.release()
+
+    def _prepare_joined(self, application: Application, message: RefreshPage) -> RefreshAnswer:
+        name = application.name
         epochs = {each.record: each.epoch for each in message.records}
         self.shares.end_joined(name, epochs)
         busy = {each.reference.record for each in self.shares.prepared(name)}

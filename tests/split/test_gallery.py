@@ -1,10 +1,13 @@
 """The split gallery over two servers of one process."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from iom.errors import (
     AlreadyEnrolledError,
+    BusyError,
     EnrolmentError,
     NotEnrolledError,
     PeerError,
@@ -272,6 +275,35 @@ def test_a_revocation_ends_what_is_prepared(pair, call, options):
     pair.lines["door", "b"].change = lambda action, body, answer: answer
     with pytest.raises(RevokedError):
         pair.gallery.verify("alice", BOB)
+
+
+@pytest.mark.parametrize(("first", "second"), ["ab", "ba"])
+def test_a_refresh_after_one_that_the_other_server_began(pair, first, second):
+    pair.gallery.enroll("alice", ALICE)
+    pair.lines[first, second].lost = {"answer of refresh-page"}
+    with pytest.raises(PeerError):
+        pair.gallery.refresh(first)
+    pair.lines[first, second].lost = set()
+    assert pair.gallery.refresh(second) == 1
+    assert pair.gallery.refresh(first) == 1
+    assert pair.gallery.verify("alice", again(ALICE)).match
+
+
+def test_two_refreshes_at_once(pair):
+    """One from each side: the later one is refused, and leaves nothing behind."""
+    pair.gallery.enroll("alice", ALICE)
+
+    def other_too(action, body, answer):
+        if action == "refresh-page":
+            with ThreadPoolExecutor(1) as pool, pytest.raises(BusyError):
+                pool.submit(pair.gallery.refresh, "b").result()
+        return answer
+
+    pair.lines["a", "b"].change = other_too
+    assert pair.gallery.refresh("a") == 1
+    assert not pair.stores["a"].prepared("default")
+    assert not pair.stores["b"].prepared("default")
+    assert pair.gallery.verify("alice", again(ALICE)).match
 
 
 def test_a_revocation_while_a_renewal_is_settled(pair):

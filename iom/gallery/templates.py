@@ -68,8 +68,8 @@ def warn_unmasked(application: Application) -> None:
     if application.key_mode == "application" and not application.masked:
         warnings.warn(
             f"application {application.name}: one key serves all records and their codes have no masks: whoever has "
-            "the record store and knows about ten of the enrolled faces (more where keys are orthogonal) opens the "
-            f"others without the key; mask them with: iom migrate --mask --application {application.name}",
+            "the record store opens them without the key, knowing none to ten of the enrolled faces, or about fifty "
+            f"where keys are orthogonal; mask them with: iom migrate --mask --application {application.name}",
             UnmaskedWarning,
             stacklevel=1,
         )

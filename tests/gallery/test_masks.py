@@ -58,7 +58,7 @@ def test_masks_are_the_default_under_a_common_key(place, key_mode, expected):
 
 def test_a_common_key_without_masks_is_warned_of_where_it_is_made_opened_and_used(place):
     gallery = place.open(create=True)
-    advice = "about ten of the enrolled faces.*iom migrate --mask --application door"
+    advice = "none to ten of the enrolled faces.*iom migrate --mask --application door"
     with pytest.warns(UnmaskedWarning, match=advice):
         gallery.create_application("door", key_mode="application", masked=False)
     for act in (

@@ -16,6 +16,7 @@ from tests.split.test_gallery import (  # noqa: F401  # again, over PostgreSQL
     test_a_refresh_that_breaks_off_is_recovered,
     test_a_release,
     test_a_renewal_is_completed_after_a_crash,
+    test_a_revocation_by_another_process_within_a_commit,
     test_a_revocation_ends_what_is_prepared,
     test_a_revocation_while_a_renewal_is_settled,
     test_one_server_is_enough_to_revoke,

@@ -11,7 +11,12 @@ import time
 import pytest
 
 from iom.cli.main import main
+from iom.codes.packing import code_bytes
+from iom.errors import EnrolmentError, RevokedError
+from iom.gallery.key_store import open_key_store
 from iom.gallery.stores.base import open_store
+from iom.split.share_store import Share, ShareStore
+from iom.split.shares import COMMITMENT_BYTES, SECRET_BYTES
 from iom.synthetic import load_face_model
 
 WAIT = 60
@@ -130,6 +135,22 @@ def test_the_whole_way_from_the_command_line(folder, capsys, protocol):
         with open_store(f"{side}.db") as store:
             refused = [each.event.action for each in store.whole_audit() if each.event.action.startswith("refused")]
         assert [each.split()[-1] for each in refused][:1] == ["door"]
+
+
+def test_a_revocation_on_the_stores_of_a_server_ends_what_is_prepared(folder, capsys):
+    keys = "file:a.keys?key-file=a.wrap"
+    ask(0, capsys, "init", "--gallery", "a.db", "--keys", keys, "--key-mode", "share")
+    with ShareStore(open_store("a.db"), open_key_store(keys)) as running:
+        code = bytes(code_bytes(running.application("default").encoding))
+        old, new = (Share(record, code, bytes(SECRET_BYTES), bytes(COMMITMENT_BYTES)) for record in (1, 2))
+        running.prepare("default", 1, "alice", [old])
+        running.commit("default", 1, [1])
+        running.prepare("default", 2, "alice", [new], replaces=[1])
+        ask(0, capsys, "revoke", "alice", "--gallery", "a.db", "--keys", keys)
+        with pytest.raises(EnrolmentError, match="given up"):
+            running.commit("default", 2, [2])
+        with pytest.raises(RevokedError):
+            running.shares("default", "alice")
 
 
 def test_mistakes_are_told(folder, capsys):

@@ -279,13 +279,13 @@ def serve(folder: Path, side: str) -> int:
         peer: Any = PeerClient(f"https://localhost:{ports[other]}", **vars(tls(folder, side)), name=other, seconds=5.0)
         stack.callback(peer.close)
         roles = {"door": "admin", other: "peer"}
-        server = ShareServer(shares, side, roles, Kept(peer, keep), correlations=dealt, failures=1e12)
+        server = ShareServer(shares, side, roles.get, Kept(peer, keep), correlations=dealt, failures=1e12)
         stack.callback(server.close)
         with contextlib.suppress(IomError):
             server.synchronize()
         handlers = {name: _kept(name, handler, keep) for name, handler in server.handlers.items()}
         listener = stack.enter_context(listening("127.0.0.1", ports[side]))
-        app = PeerApp(handlers, limits, permitted=server.permitted())
+        app = PeerApp(handlers, limits, admit=server.admit)
         serve_peers(app, listener, tls(folder, side), limits, ready=lambda: print("ready", flush=True))
     return 0
 

@@ -322,7 +322,8 @@ def serve_keys(
     from iom.gallery.key_store import open_key_store
     from iom.gallery.key_url import parse_key_url
     from iom.service.audit_log import AuditLog
-    from iom.service.key_service import Callers, KeyService, audit_key
+    from iom.service.callers import Callers
+    from iom.service.key_service import KeyService, audit_key
     from iom.service.mutual_tls import PeerApp, serve_peers
     from iom.service.server import listening
 

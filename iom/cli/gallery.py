@@ -539,6 +539,10 @@ def revoke(subject: str, slot: Slot, place: GalleryOptions) -> Answer:
             count = servers.revoke(subject, application=place.application)
     else:
         with place.open() as gallery:
+            if gallery.application(place.application).key_mode == "share":
+                from iom.split.share_store import ShareStore
+
+                gallery = ShareStore(gallery.store, gallery.keys)  # ends what is prepared there, too
             count = gallery.revoke(subject, application=place.application, slot=slot)
     facts = {"application": place.application, "subject": subject, "revoked": count}
     return Answer(facts, f"revoked {counted(count, 'reference')} of {subject}")

@@ -3,16 +3,15 @@
 import contextlib
 import dataclasses
 import logging
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from iom._memory import forbid_core_dumps
 from iom.cli._command import OK, Answer, Choice, counted, option, root
 from iom.cli.gallery import KeyOptions
-from iom.errors import ConfigError, IomError
+from iom.errors import IomError
 
 if TYPE_CHECKING:
     from iom.split.server import ShareServer
@@ -56,8 +55,10 @@ class _Stores(KeyOptions):
     answers=False,
     epilog="""\
 Two servers, under two administrators, hold the shares of a split gallery: neither has a template,
-nor a key. Each is set up by itself; docs/split.md has all steps. --allow names callers by their
-certificates, and what they may do:
+nor a key. Each is set up by itself; docs/split.md has all steps. FILE of --callers is JSON:
+{"door": "verifier", "desk": "enroller", "root": "admin"} gives each caller, by the common name of its
+certificate, a role. The file is read again when it changes; a caller that is taken out is refused from
+then on.
 
   verifier   verify
   enroller   that, enrol and renew
@@ -68,7 +69,7 @@ the outcome; without, by the lite one, in which A sees which symbols differ. SIG
 """,
     examples=(
         "--side a --store a.db --keys 'file:a.keys?key-file=a.wrap' --certificate a.pem --key a.key "
-        "--authority authority.pem --port 8441 --peer https://localhost:8442 --allow door=verifier",
+        "--authority authority.pem --port 8441 --peer https://localhost:8442 --callers callers.json",
     ),
 )
 def serve_share(
@@ -78,7 +79,7 @@ def serve_share(
     tls: _Tls,
     peer: Annotated[str, option("the other server", "https://HOST:PORT")],
     peer_name: Annotated[str, option("name in its certificate (default: the other side)")] = "",
-    allow: Annotated[Sequence[str], option("caller and its role; repeatable", "NAME=ROLE", multiple=True)],
+    callers: Annotated[Path, option("callers and their roles (JSON)", "FILE", required=True)],
     correlations: Annotated[Path | None, option("this side's file of iom deal", "FILE")],
     host: Annotated[str, option("address")] = "127.0.0.1",
     port: Annotated[int, option("port, 0 for any that is free")] = 0,
@@ -87,13 +88,18 @@ def serve_share(
 ) -> int:
     """Serve one of the two halves of a split gallery over mutual TLS."""
     from iom._peers import PeerClient, TlsFiles
+    from iom.service.callers import Callers
     from iom.service.mutual_tls import PEER_SETTINGS, PeerApp, serve_peers
     from iom.service.server import listening
-    from iom.split.server import ShareServer, open_correlations
+    from iom.split.server import CALLER_ROLES, ShareServer, open_correlations
 
     forbid_core_dumps()
     other = SIDES[side == "a"]
-    roles = _roles(allow) | {peer_name or other: "peer"}
+    roles, name_of_peer = Callers(callers, CALLER_ROLES), peer_name or other
+
+    def role_of(caller: str) -> str | None:
+        return "peer" if caller == name_of_peer else roles.word(caller)
+
     files = TlsFiles(tls.certificate, tls.key, tls.authority)
     files.check()
     settings = dataclasses.replace(PEER_SETTINGS, rate=rate, burst=max(1, round(2 * rate)))
@@ -102,10 +108,10 @@ def serve_share(
         dealt = open_correlations(correlations, side) if correlations else None
         if dealt:
             stack.callback(dealt.close)
-        client = stack.enter_context(PeerClient(peer, **vars(files), name=peer_name or other, seconds=PEER_SECONDS))
-        server = stack.enter_context(ShareServer(shares, side, roles, client, correlations=dealt, failures=attempts))
+        client = stack.enter_context(PeerClient(peer, **vars(files), name=name_of_peer, seconds=PEER_SECONDS))
+        server = stack.enter_context(ShareServer(shares, side, role_of, client, correlations=dealt, failures=attempts))
         listener = stack.enter_context(listening(host, port))
-        app = PeerApp(server.handlers, settings, permitted=server.permitted())
+        app = PeerApp(server.handlers, settings, admit=server.admit)
         place = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         with _synchronizing(server):
             serve_peers(
@@ -141,18 +147,6 @@ def _synchronizing(server: "ShareServer") -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _roles(allowed: Sequence[str]) -> dict[str, str]:
-    roles = {}
-    for text in allowed:
-        name, separator, role = text.partition("=")
-        if not (name and separator) or role == "peer":
-            raise ConfigError(f"--allow: expected NAME=ROLE, such as door=verifier, received {text[:80]!a}")
-        roles[name] = role
-    if not roles:
-        print("warning: without --allow nobody may verify or enrol here", file=sys.stderr)
-    return roles
 
 
 @command(

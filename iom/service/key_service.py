@@ -1,55 +1,19 @@
 """Key service: keys by label for other programs, each in a name space of its own."""
 
-import json
-import re
-import threading
 from collections.abc import Sequence
-from pathlib import Path
 
-from iom._untrusted import one_line, read_json
 from iom.errors import DataError, NotPermittedError, RateLimitError
 from iom.gallery.key_store import KeyStore
 from iom.gallery.remote_source import ACTION, unpack_labels
 from iom.service.audit_log import AuditLog
+from iom.service.callers import Callers
 from iom.service.mutual_tls import Handler
 from iom.service.rate_limit import RateLimit
-from iom.service.tokens import file_mark
 
 SPACE = "key-service/"
 """Start of the name spaces of callers among all name spaces of a key store."""
 RATE, BURST = 50.0, 5000
 """Labels of a caller per second in the long run, and at once."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-class Callers:
-    """Name spaces by caller, a JSON object in a file that is read again when it changes.
-
-    Two callers get the same keys only where the file gives both the same name space.
-
-    Raises:
-        DataError: The file cannot be read, or is something else.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._mark = file_mark(path)
-        self._spaces = _read_callers(path)
-
-    def space(self, caller: str) -> str:
-        """The name space of a caller; a `NotPermittedError` for one that is not in the file."""
-        with self._lock:
-            mark = file_mark(self._path)
-            if mark != self._mark:
-                # A damaged file must not keep a caller that was to be taken out.
-                self._spaces = {}
-                self._spaces = _read_callers(self._path)
-                self._mark = mark
-            found = self._spaces.get(caller)
-        if found is None:
-            raise NotPermittedError(f"the caller {caller} has no name space in this key service")
-        return found
 
 
 class KeyService:
@@ -57,7 +21,8 @@ class KeyService:
 
     Args:
         keys: Key store of any kind, which is that of this service alone.
-        callers: Who may ask, and for which name space.
+        callers: Who may ask, and for which name space. Two callers get the same keys only where the file gives both
+            the same one.
         audit: Log that gets an entry of each request: caller and pseudonyms of the labels; of refusals, the first.
         rate: Labels of one caller per second, in the long run.
         burst: Labels of one caller at once.
@@ -83,11 +48,10 @@ class KeyService:
             RateLimitError: It asked for too many labels.
             DataError: The body is of another form, or has no label, or more than a caller may ask for at once.
         """
-        try:
-            space = self._callers.space(caller)
-        except NotPermittedError:
+        space = self._callers.word(caller)
+        if space is None:
             self._note_refusal(caller, "refused")
-            raise
+            raise NotPermittedError(f"the caller {caller} has no name space in this key service")
         labels = unpack_labels(body)
         if not 1 <= len(labels) <= self._burst:
             raise DataError(f"expected 1 to {self._burst} labels at once, received {len(labels)}")
@@ -108,20 +72,3 @@ class KeyService:
 def audit_key(keys: KeyStore) -> bytes:
     """The key of the audit log of a key service."""
     return keys.derive("key-service-audit", [b""])[0]
-
-
-def _read_callers(path: Path) -> dict[str, str]:
-    try:
-        content = read_json(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the callers: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON of callers: {one_line(error)}") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and _NAME.fullmatch(name) for pair in content.items() for name in pair
-    ):
-        raise DataError(
-            f"{path}: expected a JSON object of callers and their name spaces, such as "
-            f"{json.dumps({'door': 'door'})}, each of 1 to 64 letters, digits and '_.-'"
-        )
-    return dict(content)

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -27,7 +27,6 @@ from iom.errors import (
     StoreError,
     WorkerError,
 )
-from iom.service.audit_log import AuditLog
 from iom.service.rate_limit import RateLimit
 from iom.service.server import listening, serve
 from iom.service.settings import ConnectionSettings
@@ -56,9 +55,8 @@ class PeerApp:
         handlers: Function of each action. An `IomError` of it reaches the caller as the same class; any other error
             is logged by its type and place alone, and the caller is told nothing of it.
         settings: Limits of a request and of a caller.
-        permitted: Names of the callers that may ask for an action; an action that is not in it is open to all whose
-            certificate the authority signed.
-        audit: Log that gets an entry of each refused caller; handlers write their own.
+        admit: Called with the caller and the action before the body is read; it raises an `IomError` for a caller that
+            may not ask for it. Without it, all may whose certificate the authority signed.
     """
 
     def __init__(
@@ -66,11 +64,10 @@ class PeerApp:
         handlers: Mapping[str, Handler],
         settings: ConnectionSettings = PEER_SETTINGS,
         *,
-        permitted: Mapping[str, Collection[str]] | None = None,
-        audit: AuditLog | None = None,
+        admit: Callable[[str, str], None] = lambda caller, action: None,
     ) -> None:
         self._handlers, self._settings = dict(handlers), settings
-        self._permitted, self._audit = dict(permitted or {}), audit
+        self._admit = admit
         self._rate = RateLimit(settings.rate, settings.burst)
         self._pool = ThreadPoolExecutor(_THREADS, "peers")
         self._under_way = 0
@@ -119,10 +116,7 @@ class PeerApp:
         action = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         if method != "POST" or action not in self._handlers:
             raise DataError(f"expected POST {PREFIX}ACTION, one of {', '.join(sorted(self._handlers))}")
-        if action in self._permitted and caller not in self._permitted[action]:
-            if self._audit is not None:
-                self._audit.add(caller, f"refused-{action}")
-            raise NotPermittedError(f"the caller {caller} may not ask for {action}")
+        self._admit(caller, action)
         return action, self._handlers[action]
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:

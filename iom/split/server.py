@@ -120,6 +120,7 @@ SHARE_ROLES: dict[str, frozenset[str]] = {
     "peer": frozenset({"differences", "offers", "openings", "states", "revoked", "refresh-page", "refresh-commit"}),
 }
 """Role of a caller to the actions that it may ask for; `peer` is the other server."""
+CALLER_ROLES = tuple(name for name in SHARE_ROLES if name != "peer")
 
 
 @dataclasses.dataclass
@@ -147,7 +148,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
     Args:
         shares: Its store.
         side: `a` or `b`.
-        roles: Role of each caller, by the name in its certificate.
+        role_of: Role of a caller, by the name in its certificate; `None` for one that has none.
         peer: Connection to the other server.
         correlations: This server's part of what `iom deal` made, for the full protocol; without it the lite one.
         failures: Attempts to verify one subject by one caller per hour, see `Backoff`. A server that does not learn the
@@ -159,7 +160,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         self,
         shares: ShareStore,
         side: str,
-        roles: Mapping[str, str],
+        role_of: Callable[[str], str | None],
         peer: Connection,
         *,
         correlations: CorrelationsA | CorrelationsB | None = None,
@@ -168,16 +169,14 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
     ) -> None:
         if side not in SIDES:
             raise ConfigError(f"side: expected a or b, received {side!r}")
-        for name, role in roles.items():
-            if role not in SHARE_ROLES:
-                raise ConfigError(f"role of {name}: expected one of {', '.join(SHARE_ROLES)}, received {role!r}")
         self.shares, self.side, self.other = shares, side, SIDES[side == "a"]
         self.protocol = "lite" if correlations is None else "full"
-        self._roles, self._peer, self._clock, self._correlations = dict(roles), peer, clock, correlations
+        self._role_of, self._peer, self._clock, self._correlations = role_of, peer, clock, correlations
         self._attempts: OrderedDict[bytes, _Attempt] = OrderedDict()
         self._lock = threading.Lock()
         self._audit = _Audit(shares)
         self._backoff = Backoff(failures, self._audit.add, clock=clock)
+        self._refused: set[str] = set()
         self._positions: dict[str, int] = {}
         self._refreshing = threading.RLock()
         self.handlers: dict[str, Callable[[str, bytes], bytes]] = {
@@ -202,12 +201,19 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             )
         }
 
-    def permitted(self) -> dict[str, frozenset[str]]:
-        """Callers that may ask for each action."""
-        return {
-            action: frozenset(name for name, role in self._roles.items() if action in SHARE_ROLES[role])
-            for action in self.handlers
-        }
+    def admit(self, caller: str, action: str) -> None:
+        """Refuse a caller whose role lacks an action; its first refusal since an answer is written to the audit log.
+
+        Raises:
+            NotPermittedError: The role lacks the action, or the caller has none.
+        """
+        if action in SHARE_ROLES.get(self._role_of(caller) or "", ()):
+            self._refused.discard(caller)
+            return
+        if caller not in self._refused:  # refusals must not fill the log
+            self._refused.add(caller)
+            self._audit.add(f"refused {action} {caller}", "")
+        raise NotPermittedError(f"the caller {caller} may not ask for {action}")
 
     def synchronize(self) -> int:
         """Settle prepared transactions and learn revocations of the other server; the number of changed records."""
@@ -232,8 +238,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         self, name: str, kind: type[Message], function: Callable[[str, Message], Message]
     ) -> Callable[[str, bytes], bytes]:
         def handle(caller: str, body: bytes) -> bytes:
-            if name not in SHARE_ROLES.get(self._roles.get(caller, ""), ()):
-                raise NotPermittedError(f"the caller {caller} may not ask for {name}")
+            self.admit(caller, name)
             return function(caller, kind.from_bytes(body)).to_bytes()
 
         return handle

@@ -436,7 +436,8 @@ class ShareStore(Gallery):
             number = self.store.application_id(application)
             self.store._revoke(connection, number, gone)
             self.store._insert(connection, number, new)
-            self._delete(connection, new)
+            if self._delete(connection, new) != len(new):
+                raise EnrolmentError("the transaction was given up on this server; enrol again")
             self.store._log(connection, event, added=len(new), revoked=len(gone))
         self._settle(application, revoked=gone)
 
@@ -464,8 +465,9 @@ class ShareStore(Gallery):
         return sealed(self.keys, application, bare)
 
     @staticmethod
-    def _delete(connection: sa.Connection, references: Sequence[Reference]) -> None:
-        connection.execute(_DELETE, [{"of_name": each.application, "of_record": each.record} for each in references])
+    def _delete(connection: sa.Connection, references: Sequence[Reference]) -> int:
+        rows = [{"of_name": each.application, "of_record": each.record} for each in references]
+        return connection.execute(_DELETE, rows).rowcount
 
 
 def _row(

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from iom._peers import PeerClient, TlsFiles, make_certificates
-from iom.errors import DataError, NotPermittedError, RateLimitError, StoreError
+from iom.errors import DataError, RateLimitError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_source import MasterSource, SourceOpener
 from iom.gallery.key_store import KeyStore, open_key_store
 from iom.gallery.remote_source import ACTION, MAX_LABELS, RemoteSource, pack_labels, unpack_labels
 from iom.keys import TransformKey, derivation_label
 from iom.service.audit_log import AuditLog
-from iom.service.key_service import Callers, KeyService, audit_key
+from iom.service.callers import Callers
+from iom.service.key_service import KeyService, audit_key
 from iom.service.mutual_tls import PeerApp, peers_in_background
 from tests.gallery.conftest import FakeHasher, again, faces
 
@@ -193,26 +194,6 @@ def test_requests_of_another_form(started):
         assert len(door.call(ACTION, pack_labels([b""] * MAX_LABELS))) == 32 * MAX_LABELS
     with service.source("door") as door:
         assert len(door.derive([bytes([each % 251]) for each in range(MAX_LABELS + 3)][-3:])) == 3
-
-
-def test_callers_are_read_again(tmp_path):
-    path = tmp_path / "callers.json"
-    path.write_text('{"door": "a"}')
-    callers = Callers(path)
-    assert callers.space("door") == "a"
-    path.write_text('{"gate": "a", "x": "b"}')
-    with pytest.raises(NotPermittedError):
-        callers.space("door")
-    assert callers.space("gate") == "a"
-    for text in ("", "[]", '{"a": 1}', '{"a": "b/c"}', '{"": "a"}', '{"a": "' + "b" * 65 + '"}', "\xff"):
-        path.write_text(text, encoding="latin-1")
-        with pytest.raises(DataError):
-            callers.space("gate")
-        with pytest.raises(DataError):
-            Callers(path)
-    path.unlink()
-    with pytest.raises(DataError):
-        callers.space("gate")
 
 
 CLIENT = """

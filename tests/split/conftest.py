@@ -94,7 +94,10 @@ class Pair:
     def files(self, side, *, create=False):
         folder = self.folder / side
         wrapping = Seal("key", lambda *_: bytes(31) + side.encode())
-        return SqliteStore(folder / "s.db", create=create), KeyStore.open(folder / "s.keys", wrapping, create=create)
+        return self.store(side, create=create), KeyStore.open(folder / "s.keys", wrapping, create=create)
+
+    def store(self, side, *, create):
+        return SqliteStore(self.folder / side / "s.db", create=create)
 
     def start(self, side):
         """Start a server, as after a crash."""
@@ -103,7 +106,12 @@ class Pair:
         if self.dealt:
             self.opened[side] = open_correlations(self.dealt[side], side)
         self.servers[side] = ShareServer(
-            self.stores[side], side, ROLES, self.lines[side, other], correlations=self.opened.get(side), failures=1e6
+            self.stores[side],
+            side,
+            ROLES.get,
+            self.lines[side, other],
+            correlations=self.opened.get(side),
+            failures=1e6,
         )
 
     def stop(self, side):

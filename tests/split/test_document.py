@@ -19,7 +19,8 @@ def test_the_document_works_as_it_stands(tmp_path):
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 4
     commands = "".join(blocks).replace("\\\n", " ")
-    started = r"\1 > served 2>&1 & until [ -s served ]; do sleep 0.2; done; rm served"
+    until = "until grep '^share server . (' served || ! kill -0 $!; do sleep 0.2; done"  # warnings may come before it
+    started = rf"\1 > served 2>&1 & {until}; cat served; rm served"
     commands = re.sub(r"^(iom serve-share .*)$", started, commands, flags=re.MULTILINE)
     commands = re.sub(r"^(iom verify .*# no match.*)$", r"! \1", commands, flags=re.MULTILINE)
     script = f'iom() {{ {sys.executable} -m iom "$@"; }}\ntrap "kill 0" EXIT\nset -ex\n{commands}\necho the end\n'

@@ -16,6 +16,7 @@ from iom.errors import (
 )
 from iom.gallery.gallery import Gallery
 from iom.split.messages import AskSubject
+from iom.split.share_store import ShareStore
 from iom.split.shares import join_half_keys, record_label
 from tests.split.conftest import again, faces
 
@@ -273,6 +274,24 @@ def test_a_revocation_ends_what_is_prepared(pair, call, options):
     with pytest.raises(EnrolmentError, match="given up"):
         getattr(pair.gallery, call)("alice", BOB, **options)
     pair.lines["door", "b"].change = lambda action, body, answer: answer
+    with pytest.raises(RevokedError):
+        pair.gallery.verify("alice", BOB)
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_revocation_by_another_process_within_a_commit(pair, side, monkeypatch):
+    pair.gallery.enroll("alice", ALICE)
+    check = pair.stores[side]._check_commit
+
+    def revoke_then(*arguments):
+        check(*arguments)
+        with ShareStore(*pair.files(side)) as other:
+            other.revoke("alice")
+
+    monkeypatch.setattr(pair.stores[side], "_check_commit", revoke_then)
+    with pytest.raises(EnrolmentError, match="given up"):
+        pair.gallery.renew("alice", BOB)
+    monkeypatch.undo()
     with pytest.raises(RevokedError):
         pair.gallery.verify("alice", BOB)
 

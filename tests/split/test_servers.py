@@ -11,6 +11,12 @@ import time
 import pytest
 
 from iom.cli.main import main
+from iom.codes.packing import code_bytes
+from iom.errors import EnrolmentError, RevokedError
+from iom.gallery.key_store import open_key_store
+from iom.gallery.stores.base import open_store
+from iom.split.share_store import Share, ShareStore
+from iom.split.shares import COMMITMENT_BYTES, SECRET_BYTES
 from iom.synthetic import load_face_model
 
 WAIT = 60
@@ -26,8 +32,7 @@ def start(folder, side, ports, *more):
                 *(sys.executable, "-m", "iom", "serve-share", "--side", side, "--store", f"{side}.db"),
                 *("--keys", f"file:{side}.keys?key-file={side}.wrap", "--certificate", f"{side}.pem"),
                 *("--key", f"{side}.key", "--authority", "authority.pem", "--port", str(ports[side])),
-                *("--peer", f"https://localhost:{ports[other]}", "--allow", "door=verifier"),
-                *("--allow", "desk=admin", *more),
+                *("--peer", f"https://localhost:{ports[other]}", "--callers", f"{side}.callers", *more),
             ],
             cwd=folder,
             stdout=log,
@@ -87,6 +92,8 @@ def test_the_whole_way_from_the_command_line(folder, capsys, protocol):
     place = f"split://localhost:{ports['a']},localhost:{ports['b']}?authority=authority.pem&protocol={protocol}"
     desk, door = (("--gallery", f"{place}&certificate={name}.pem&key={name}.key") for name in ("desk", "door"))
     processes = {}
+    for side in "ab":
+        (folder / f"{side}.callers").write_text('{"door": "verifier", "desk": "admin"}')
     try:
         for side in "ab":
             processes[side] = start(folder, side, ports, *dealt[side])
@@ -111,6 +118,10 @@ def test_the_whole_way_from_the_command_line(folder, capsys, protocol):
         ask(4, capsys, "verify", "alice", "alice_2.png", "--unchecked", *door)
         ask(0, capsys, "renew", "alice", "alice_0.png", "--unchecked", *desk)
         ask(0, capsys, "verify", "alice", "alice_2.png", "--unchecked", *door)
+        for content, words in (('{"desk": "admin"}', "door may not ask"), ("{", "expected JSON of callers")):
+            (folder / "a.callers").write_text(content)
+            found = json.loads(ask(2, capsys, "verify", "alice", "alice_2.png", "--unchecked", "--json", *door))
+            assert words in found["error"]["message"]
     finally:
         for process in processes.values():
             process.terminate()
@@ -121,6 +132,25 @@ def test_the_whole_way_from_the_command_line(folder, capsys, protocol):
         ask(0, capsys, "check", *stores)
         (shown,) = json.loads(ask(0, capsys, "show", "alice", "--json", *stores))["references"]
         assert shown["metadata"] == {}  # what is kept there is a share
+        with open_store(f"{side}.db") as store:
+            refused = [each.event.action for each in store.whole_audit() if each.event.action.startswith("refused")]
+        assert [each.split()[-1] for each in refused][:1] == ["door"]
+
+
+def test_a_revocation_on_the_stores_of_a_server_ends_what_is_prepared(folder, capsys):
+    keys = "file:a.keys?key-file=a.wrap"
+    ask(0, capsys, "init", "--gallery", "a.db", "--keys", keys, "--key-mode", "share")
+    with ShareStore(open_store("a.db"), open_key_store(keys)) as running:
+        code = bytes(code_bytes(running.application("default").encoding))
+        old, new = (Share(record, code, bytes(SECRET_BYTES), bytes(COMMITMENT_BYTES)) for record in (1, 2))
+        running.prepare("default", 1, "alice", [old])
+        running.commit("default", 1, [1])
+        running.prepare("default", 2, "alice", [new], replaces=[1])
+        ask(0, capsys, "revoke", "alice", "--gallery", "a.db", "--keys", keys)
+        with pytest.raises(EnrolmentError, match="given up"):
+            running.commit("default", 2, [2])
+        with pytest.raises(RevokedError):
+            running.shares("default", "alice")
 
 
 def test_mistakes_are_told(folder, capsys):
@@ -131,8 +161,10 @@ def test_mistakes_are_told(folder, capsys):
     stores = ("--gallery", "a.db", "--keys", "file:a.keys?key-file=a.wrap")
     serve = (
         *("serve-share", "--side", "a", "--store", "a.db", "--keys", stores[3], "--certificate", "a.pem"),
-        *("--key", "a.key", "--authority", "authority.pem", "--peer", "https://localhost:1", "--allow"),
+        *("--key", "a.key", "--authority", "authority.pem", "--peer", "https://localhost:1", "--callers"),
     )
+    (folder / "king.json").write_text('{"door": "king"}')
+    (folder / "peer.json").write_text('{"door": "peer"}')
     for code, words, arguments in (
         (2, "shares of a split gallery", ("enroll", *image, *stores)),
         (2, "expected split://", ("verify", *image, "--gallery", "split://here")),
@@ -142,8 +174,9 @@ def test_mistakes_are_told(folder, capsys):
         (2, "cannot read the secret", ("enroll", *image, "--release", "x", "--gallery", SPLIT)),
         (2, "expected a secret to release", ("enroll", *image, "--release", "empty", "--gallery", SPLIT)),
         (2, "not for a split gallery", ("revoke", "alice", "--slot", "1", "--gallery", "split://a:1,b:2")),
-        (2, "expected NAME=ROLE", (*serve, "door")),
-        (2, "expected one of", (*serve, "door=king")),
+        (2, "cannot read the callers", (*serve, "none.json")),
+        (2, "expected one of verifier, enroller, admin", (*serve, "king.json")),
+        (2, "expected one of verifier, enroller, admin", (*serve, "peer.json")),
     ):
         assert main(list(arguments)) == code
         assert words in capsys.readouterr().err

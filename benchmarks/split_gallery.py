@@ -213,6 +213,7 @@ class Servers:
     def start(self, side: str) -> None:
         """Start a server and wait until it listens."""
         command = [sys.executable, "-m", "benchmarks.split_gallery", "--serve", side, "--folder", str(self.folder)]
+        command.append("--synthetic")  # a server reads no faces
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.processes[side] = process
         if not process.stdout or process.stdout.readline().strip() != "ready":

@@ -9,7 +9,7 @@ from benchmarks import split_gallery
 from iom.keys import TransformKey
 
 
-@pytest.mark.parametrize("protocol", ["full", "lite"])
+@pytest.mark.parametrize("protocol", ["full", pytest.param("lite", marks=pytest.mark.proof)])
 def test_the_benchmark_runs(capsys, protocol):
     assert split_gallery.main(["--synthetic", "--decisions", "24", "--protocol", protocol]) == 0
     figures = json.loads(capsys.readouterr().out)
@@ -22,6 +22,7 @@ def test_the_benchmark_runs(capsys, protocol):
         assert abs(side["cosine"]) < 0.3
 
 
+@pytest.mark.proof
 def test_kills(capsys):
     assert split_gallery.main(["--synthetic", "--kills", "2"]) == 0
     figures = json.loads(capsys.readouterr().out)

@@ -112,6 +112,7 @@ def test_the_bytes_of_a_store_are_its_codes(scene, gallery_files, tmp_path):
     assert templates_of({}, scene).shape == (len(scene.names), expected.shape[1])
 
 
+@pytest.mark.proof
 def test_a_run_on_random_vectors(root, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(root)
     small = ["--synthetic", "--victims", "20", "--known", "10", "--kinds", "permutation"]

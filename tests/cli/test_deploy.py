@@ -33,6 +33,7 @@ def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.proof
 def test_fast_is_written_without_bfloat16_and_says_in_what(tmp_path, monkeypatch, capsys):
     openvino = pytest.importorskip("openvino")
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])

@@ -70,7 +70,7 @@ def ask(code, capsys, *arguments):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    images, _ = load_face_model().sample(2, 3, seed=2)
+    images, _ = load_face_model().sample(2, 3, seed=8)  # far from the threshold under every key
     from PIL import Image
 
     for number, image in enumerate(images):
@@ -78,7 +78,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("protocol", ["full", "lite"])
+@pytest.mark.parametrize("protocol", ["full", pytest.param("lite", marks=pytest.mark.proof)])
 def test_the_whole_way_from_the_command_line(folder, capsys, protocol):
     ask(0, capsys, "make-certificates", ".", "a", "b", "door", "desk")
     for side in "ab":

@@ -91,6 +91,7 @@ def faces(tmp_path_factory):
     return root
 
 
+@pytest.mark.proof
 def test_two_devices_and_two_machines_train_what_one_does(faces, tmp_path):
     two = start(faces, tmp_path / "two", "distribution.kind=mirrored", "distribution.devices=2")
     distributed_training.main(str(faces), str(tmp_path / "one"))

@@ -37,6 +37,19 @@ pytestmark = [
 pkcs11 = pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed: pip install 'iom[pkcs11]'")
 
 
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+alone = pytest.mark.skipif(IS_WORKER, reason="runs in a process of its own, see test_with_a_library_that_is_fresh")
+
+
+@pytest.mark.skipif(not IS_WORKER, reason="the tests below run in this process")
+def test_with_a_library_that_is_fresh():
+    """A library is loaded once in a process, and what else a worker of the suite has loaded comes before it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+
+
 def prepared(folder, *labels):
     """A folder with tokens; the path of its configuration."""
     (folder / "tokens").mkdir()
@@ -67,6 +80,7 @@ def url(tokens, file, *, token="iom", label="master", more=""):
     return f"pkcs11:token={token};object={label}?module-path={LIBRARY}{pin}&file={file}{more}"
 
 
+@alone
 def test_a_token_opens_after_tensorflow_was_loaded(tokens, tmp_path):
     program = """
 import sys
@@ -82,6 +96,7 @@ with open_key_store(sys.argv[1], create=True) as keys:
         assert keys.identity() == done.stdout.strip()
 
 
+@alone
 def test_a_gallery_lives_on_a_token(tokens, tmp_path):
     place, person = url(tokens, tmp_path / "k", label="gallery"), faces(1)[0]
     with Gallery.open(tmp_path / "g.db", keys=place, hasher=FakeHasher(), create=True) as gallery:
@@ -101,6 +116,7 @@ def test_a_gallery_lives_on_a_token(tokens, tmp_path):
         open_key_store(other)
 
 
+@alone
 def test_the_master_does_not_leave_the_token(tokens, tmp_path):
     with open_key_store(url(tokens, tmp_path / "k"), create=True) as keys:
         secret = vars(keys)["_source"]._key
@@ -119,6 +135,7 @@ def test_the_master_does_not_leave_the_token(tokens, tmp_path):
         assert "5678" not in repr([vars(keys)["_source"], *vars(keys).values()])
 
 
+@alone
 def test_a_secret_that_can_be_taken_out_is_refused(tokens, tmp_path):
     with open_key_store(url(tokens, tmp_path / "k"), create=True) as keys:
         session = vars(keys)["_source"]._session
@@ -130,6 +147,7 @@ def test_a_secret_that_can_be_taken_out_is_refused(tokens, tmp_path):
         assert not (tmp_path / "k2").exists()
 
 
+@alone
 def test_two_key_stores_of_one_token_in_a_process(tokens, tmp_path):
     first = open_key_store(url(tokens, tmp_path / "k"), create=True)
     second = open_key_store(url(tokens, tmp_path / "k"))
@@ -144,6 +162,7 @@ def test_two_key_stores_of_one_token_in_a_process(tokens, tmp_path):
         second.record_key("door", "a", 1)
 
 
+@alone
 def test_tls_works_beside_a_token(tokens, tmp_path):
     """A token's library leaves errors of OpenSSL behind, which a TLS connection of the same thread must not meet."""
     make_certificates(tmp_path / "c", ["keys", "door"])
@@ -161,6 +180,7 @@ def test_tls_works_beside_a_token(tokens, tmp_path):
                 keys.record_keys("door", [("a", number)])
 
 
+@alone
 def test_mistakes_are_told(tokens, tmp_path, monkeypatch):
     def problem(place):
         with pytest.raises(StoreError) as caught:
@@ -216,6 +236,7 @@ keys.close()
 """
 
 
+@alone
 def test_a_wrong_pin_and_a_token_that_is_taken_out(tmp_path, root):
     configuration = prepared(tmp_path, "iom")
     environment = {**os.environ, "SOFTHSM2_CONF": str(configuration)}

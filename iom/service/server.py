@@ -36,6 +36,8 @@ MAX_HEADER = 16 * 1024
 """Bytes of a request header."""
 _END_OF_HEADER = re.compile(rb"\n\r?\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
+SHUTDOWN_SECONDS = 1.0
+"""Seconds that a client has to answer the end of a TLS connection."""
 SECONDS_TO_STOP = 30
 """Seconds that running requests have to end after a signal to stop."""
 
@@ -109,7 +111,10 @@ def serve(
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop that limits TLS handshakes and shutdowns to the time of a request header."""
+    """An event loop that limits TLS handshakes to the time of a request header, and shutdowns to a second.
+
+    A client that keeps a connection for later requests does not answer a shutdown until it asks again.
+    """
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -117,7 +122,8 @@ class _Loop(asyncio.SelectorEventLoop):
 
     async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
         if options.get("ssl"):
-            options["ssl_handshake_timeout"] = options["ssl_shutdown_timeout"] = self._seconds
+            options["ssl_handshake_timeout"] = self._seconds
+            options["ssl_shutdown_timeout"] = min(self._seconds, SHUTDOWN_SECONDS)
         return await super().create_server(*args, **options)
 
 

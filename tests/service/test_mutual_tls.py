@@ -360,6 +360,16 @@ def test_answers_of_a_hostile_server(folder):
         thread.join()
 
 
+def test_a_server_stops_at_once_while_a_client_stays_connected(folder):
+    with contextlib.ExitStack() as opened:
+        url = opened.enter_context(serving(folder, {"echo": echo}))
+        with client(url, folder) as peer:
+            peer.call("echo", b"")
+            begin = time.monotonic()
+            opened.close()
+            assert time.monotonic() - begin < PEER_SETTINGS.header_seconds / 3
+
+
 def test_old_versions_of_tls_are_refused(folder):
     with serving(folder, {"echo": echo}) as url:
         context = files(folder, "door").client_context()

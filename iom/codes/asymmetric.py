@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from iom.errors import CodeError
 
+SYMBOLS, ASYMMETRIC = "symbols", "asymmetric"
+COMPARISONS = (SYMBOLS, ASYMMETRIC)
+"""Ways to compare a stored code with a probe: with its code, or with its keyed row."""
 UNIT = 10_000
 """Parts of `1 - cosine` in a distance."""
 LENGTH = 4096

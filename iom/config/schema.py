@@ -277,6 +277,10 @@ class HasherConfig(CodeConfig):
     """Units of each; 0 is as many as the embedding has dimensions."""
     bottleneck: Size = 0
     """Dimensions of the vector that the key is applied to; 0 is as many as the embedding has."""
+    comparison: Literal["symbols", "asymmetric"] = "symbols"
+    """How a code will be compared, and its threshold found: `symbols`, with the probe's code;
+    `asymmetric`, with the probe's keyed row, which needs the key and the unmasked code. The codes
+    are the same."""
     projection: str = "simplex"
     """Initial projection after the key: `gaussian`, `orthonormal`, `simplex`, `cross_polytope`."""
     train_projection: bool = False

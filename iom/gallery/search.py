@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.distances import nearest, paired, within
-from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
+from iom.codes.asymmetric import SYMBOLS
+from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, unpack, word_count
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import Application, Reference
 from iom.gallery.templates import check_seal, record_keys, unmasked, with_token
@@ -252,7 +253,7 @@ def distances_to(
     *,
     token: SubjectToken | None = None,
 ) -> NDArray[np.int32]:
-    """Distance of a probe, hashed under the key of each reference, to that reference, `(N,)`.
+    """Distance of a probe under the key of each reference to that reference, `(N,)`, as the application compares.
 
     `token` is the one that the keys of all of them need.
     """
@@ -260,8 +261,13 @@ def distances_to(
         return np.zeros(0, np.int32)
     places = [(entry.subject_id, entry.record, entry.epoch) for entry in references]
     rows = np.repeat(embedding[None], len(references), axis=0)
-    codes = hasher.hash(rows, with_token(record_keys(keys, application, places), token))
-    return paired(pack(codes, hasher.alphabet_size), unmasked(keys, application, references))
+    own_keys, stored = (
+        with_token(record_keys(keys, application, places), token),
+        unmasked(keys, application, references),
+    )
+    if application.comparison == SYMBOLS:
+        return paired(pack(hasher.hash(rows, own_keys), hasher.alphabet_size), stored)
+    return hasher.asymmetric_distances(unpack(stored), hasher.rows(rows, own_keys))
 
 
 def _best(hits: list[Hit], top: int, threshold: int | None) -> list[Hit]:

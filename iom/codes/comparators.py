@@ -11,17 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._registry import lookup
+from iom._registry import COMPARISONS, lookup
 from iom.codes import distances as code_distances
-from iom.codes.asymmetric import (
-    ASYMMETRIC,
-    COMPARISONS,
-    MAX_DISTANCE,
-    SYMBOLS,
-    CodeVectors,
-    asymmetric_distances,
-    row_lengths,
-)
+from iom.codes.asymmetric import ASYMMETRIC, MAX_DISTANCE, SYMBOLS, CodeVectors, asymmetric_distances, row_lengths
 from iom.codes.packing import PackedCodes, pack
 from iom.errors import CodeError, DataError
 

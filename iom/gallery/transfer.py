@@ -101,10 +101,10 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
     """Read a file that `export_application` wrote; references revoked since then are left out.
 
     The whole file is checked before anything is written. An interrupted import can be repeated: references that are
-    present are left as they are, and so are threshold and comparison that were set since the export. In key mode `application`, all
-    references of a subject that was revoked under their key are left out. Codes without masks get masks where the
-    application here has them; one that is made by the import has them in key mode `application`, unless the key store
-    knows it without.
+    present are left as they are, and so are threshold and comparison that were set since the export. In key mode
+    `application`, all references of a subject that was revoked under their key are left out. Codes without masks get
+    masks where the application here has them; one that is made by the import has them in key mode `application`, unless
+    the key store knows it without.
     """
     for _ in _read(gallery, path):
         pass

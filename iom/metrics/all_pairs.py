@@ -84,8 +84,9 @@ class AllPairs:
     def curve(self, comparator: Comparator, *keyed: Any, fmr: float = 0.1) -> ErrorCurve:
         """The error curve of prepared templates; those under several keys make one curve of all their pairs.
 
-        Several keys are for comparators of integer distances, for which the curve is exact, else at every FMR up to `fmr` and up to the EER, as `drawn_figures` says; 1
-        keeps all distances, which the area under the curve needs.
+        Several keys are for comparators of integer distances, for which the curve is exact. Else it is exact at every
+        FMR up to `fmr` and up to the EER, as `drawn_figures` says; 1 keeps all distances, which the area under the
+        curve needs.
         """
         if comparator.max_distance(keyed[0]) is not None:
             return histogram_curve(*np.sum([self.count(comparator, each) for each in keyed], axis=0))

@@ -103,7 +103,7 @@ class ValidationPairs:
         keys: Sequence[TransformKey],
         comparison: str = SYMBOLS,
     ) -> float:
-        """Mean over the keys of the equal error rate of codes, in one of `iom.codes.asymmetric.COMPARISONS`."""
+        """Mean over the keys of the equal error rate of codes, in one of `iom._registry.COMPARISONS`."""
         comparator = coder.comparator_of(comparison)
         templates = (comparator.prepare(coder.templates(embeddings, key, comparison)) for key in keys)
         return float(np.mean([self.all.curve(comparator, each).equal_error_rate() for each in templates]))
@@ -120,9 +120,10 @@ def calibrate(
 ) -> Calibration:
     """For each of `config.fmrs` the largest threshold whose false match rate, over all keys, does not exceed it.
 
-    Distances are those of `comparison`, one of `iom.codes.asymmetric.COMPARISONS`. Keys are stolen: every key compares all pairs of `embeddings` `(N, D)`, and the likelihood ratio is fitted to the
-    same distances. The intervals come from drawing subjects and keys anew: of the threshold that would then have been
-    chosen, and of FMR and FNMR at the threshold that was chosen.
+    Distances are those of `comparison`, one of `iom._registry.COMPARISONS`. Keys are stolen: every key compares
+    all pairs of `embeddings` `(N, D)`, and the likelihood ratio is fitted to the same distances. The intervals come
+    from drawing subjects and keys anew: of the threshold that would then have been chosen, and of FMR and FNMR at the
+    threshold that was chosen.
     """
     pairs.check_resolution(min(config.fmrs))
     keys = validation_keys(seed, "calibration-keys", config.keys)

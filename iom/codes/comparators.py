@@ -161,6 +161,12 @@ class Coder(abc.ABC):
         codes = self.hash(embeddings, keys)
         return codes if comparison == SYMBOLS else AsymmetricTemplates(codes, self.rows(embeddings, keys))
 
+    def asymmetric_distances(self, codes: NDArray[Any], rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Distance of each stored code `(N, M)` to the keyed row `(N, K)` of a probe under its key, `(N,)`."""
+        comparator = AsymmetricComparator(self.vectors)
+        sides = AsymmetricTemplates(codes, None), AsymmetricTemplates(None, rows)
+        return comparator.paired(*map(comparator.prepare, sides))
+
 
 @dataclasses.dataclass(frozen=True)
 class CosineComparator:

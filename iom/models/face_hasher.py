@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from iom._files import sha256_of, write_json
 from iom._progress import tqdm
 from iom.codes.asymmetric import SYMBOLS, CodeVectors, keyed_rows
-from iom.codes.comparators import AsymmetricComparator, AsymmetricTemplates, Coder, Comparator
+from iom.codes.comparators import Coder, Comparator
 from iom.errors import BystanderWarning, ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
@@ -277,12 +277,6 @@ class FaceHasher(Coder):
             found[part] = keyed_rows(self.head.keyed_rows(*batch))[: part.stop - part.start]
         return found
 
-    def asymmetric_distances(self, codes: NDArray[np.uint8], rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Distance of each stored code `(N, M)` to the keyed row `(N, K)` of a probe under its key, `(N,)`."""
-        comparator = AsymmetricComparator(self.vectors)
-        sides = AsymmetricTemplates(codes, None), AsymmetricTemplates(None, rows)
-        return comparator.paired(*map(comparator.prepare, sides))
-
     def _hash_embeddings(self, embeddings: NDArray[Any], keys: Keys) -> NDArray[np.uint8]:
         rows = self._checked(embeddings)
         return self.hash_in_order(rows, self._orders(keys, len(rows)))
@@ -401,6 +395,7 @@ class ForwardingFaceHasher(FaceHasher):
     embed_picture = _forwarded("embed_picture")
     embed_files = _forwarded("embed_files")
     rows = _forwarded("rows")
+    vectors = _forwarded("vectors")
     _hash_embeddings = _forwarded("_hash_embeddings")
     _hash_batch = _forwarded("_hash_batch")
 

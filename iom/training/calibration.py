@@ -170,7 +170,7 @@ def describe(hasher: FaceHasher) -> str:
     symbols = f"{hasher.code_length} differing positions"
     unit = symbols if found.comparison == SYMBOLS else f"{MAX_DISTANCE} ten-thousandths of 1 - cosine (asymmetric)"
     text = "; ".join(
-        f"threshold {point.threshold}{_interval(point.threshold_low, point.threshold_high)} of {unit}: "
+        f"threshold {point.threshold}{_interval(point.threshold_low, point.threshold_high, 'd')} of {unit}: "
         f"FMR {point.fmr if point.measured_fmr is None else point.measured_fmr:.3g}"
         f"{_interval(point.fmr_low, point.fmr_high)} for {point.fmr:g} asked, "
         f"FNMR {point.fnmr:.3g}{_interval(point.fnmr_low, point.fnmr_high)}"
@@ -185,8 +185,8 @@ def describe(hasher: FaceHasher) -> str:
     return f"{text}; {100 * found.confidence:g} % intervals over subjects and keys"
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+def _interval(low: float | None, high: float | None, form: str = ".3g") -> str:
+    return "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
 
 
 def _candidates(curve: ErrorCurve, points: Sequence[OperatingPoint]) -> NDArray[np.int64]:

@@ -74,11 +74,11 @@ class AttackedSystem:
 
     `alphabet_size` is 0 where templates are not codes. `vectors` `(D, M, Q)` is None where the system is not linear,
     `responses` (gradients) where there are none or `vectors` are there. `public_vectors` `(K, M, Q)` is the projection
-    behind the key, if it is the same for all keys; `half_norms` `(M, Q)` are what its responses are less by, of a product
-    frame with a bias; `before_key` then maps embeddings to the rows that the key is
-    applied to, `(N, W)` with W >= K for each window of dimensions that a key may choose; `key_kind`, a key of
-    `KEY_KINDS`, says how it is applied. `recover` finds the key of templates `(k, M)` of known embeddings `(k, D)`, if
-    it has so few parameters that they can be solved for.
+    behind the key, if it is the same for all keys; `half_norms` `(M, Q)` are what its responses are less by, of a
+    product frame with a bias; `before_key` then maps embeddings to the rows that the key is applied to, `(N, W)` with
+    W >= K for each window of dimensions that a key may choose; `key_kind`, a key of `KEY_KINDS`, says how it is
+    applied. `recover` finds the key of templates `(k, M)` of known embeddings `(k, D)`, if it has so few parameters
+    that they can be solved for.
     """
 
     name: str

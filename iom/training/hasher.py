@@ -378,10 +378,10 @@ def training_graph(
     layer = hasher.get_layer(PROJECTION)
     network = keras.Model(hasher.input, [layer.input, hasher.output])
     both = [network({"embedding": embedding, "order": order}) for order in orders]
-    parts = [_loss_inputs(responses, config, temperature) for _, responses in both]
-    if {ASYMMETRIC, CODE_AND_ROW} & set(reads.values()):
-        for part, (rows, responses) in zip(parts, both, strict=True):
-            part |= _asymmetric_inputs(layer, rows, responses)
+    parts = [
+        _loss_inputs(responses, config, temperature) | _asymmetric_inputs(layer, keyed, responses)
+        for keyed, responses in both
+    ]
     if COLLISIONS_ACROSS in reads.values():
         shape = hasher.input["order"].shape[1:]
         second = keras.Input(shape, dtype="int32", name="second_order")

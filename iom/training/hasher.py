@@ -26,7 +26,7 @@ from iom.nn.frames import CODEBOOK_ROWS, PRODUCT, fitted_codebook
 from iom.nn.hash_network import BOTTLENECK, LEARNED_LAYER, PROJECTION, build_hasher, shape_of
 from iom.nn.hash_numpy import check_sizes
 from iom.nn.layers.cosine import ClassCentres, CosineLogits
-from iom.nn.layers.index_of_max import hard_index, relaxed_codes
+from iom.nn.layers.index_of_max import ReadBack, hard_index, relaxed_codes
 from iom.nn.losses.code.objectives import (
     ASYMMETRIC,
     CLASS_COSINES,
@@ -375,11 +375,11 @@ def training_graph(
         inputs["inverse_temperature"] = keras.Input((1,), name="inverse_temperature")
         temperature = ops.reshape(inputs["inverse_temperature"], (-1, 1, 1))
     orders = [inputs["order"]] if keys == 1 else [inputs["order"][:, key] for key in range(keys)]
-    layer = hasher.get_layer(PROJECTION)
-    network = keras.Model(hasher.input, [layer.input, hasher.output])
+    projection = hasher.get_layer(PROJECTION)
+    network, read_back = keras.Model(hasher.input, [projection.input, hasher.output]), ReadBack(projection)
     both = [network({"embedding": embedding, "order": order}) for order in orders]
     parts = [
-        _loss_inputs(responses, config, temperature) | _asymmetric_inputs(layer, keyed, responses)
+        _loss_inputs(responses, config, temperature) | _asymmetric_inputs(read_back, keyed, responses)
         for keyed, responses in both
     ]
     if COLLISIONS_ACROSS in reads.values():
@@ -422,13 +422,13 @@ def _embedding_inputs(hasher: keras.Model, backbone: keras.Model | None) -> tupl
     return {"image": image, "order": inputs["order"]}, backbone(image)
 
 
-def _asymmetric_inputs(layer: keras.layers.Layer, rows: Any, responses: Any) -> dict[str, Any]:
-    """Inputs of the losses on codes, read back by the projection `layer`, and keyed rows `(B, K)`.
+def _asymmetric_inputs(read_back: ReadBack, rows: Any, responses: Any) -> dict[str, Any]:
+    """Inputs of the losses on codes, read back, and keyed rows `(B, K)`.
 
     The gradient reaches the vectors that a code chose; that of the cosines passes straight through to the row, too.
     """
     hard = ops.one_hot(hard_index(responses), responses.shape[-1], dtype=rows.dtype)
-    codes = layer.read_back(hard)
+    codes = read_back(hard)
     through = codes + rows - ops.stop_gradient(rows)
     return {ASYMMETRIC: 1.0 - cosine_distance(through, rows), CODE_AND_ROW: ops.stack([codes, rows], axis=1)}
 

@@ -6,7 +6,7 @@ from keras import ops
 
 from iom._random import numpy_stream
 from iom.nn.frames import block_size
-from iom.nn.hash_numpy import product_responses
+from iom.nn.hash_numpy import centred, product_responses
 from iom.nn.layers import SavedArguments
 from iom.nn.layers.index_of_max import CentredPositions
 
@@ -50,6 +50,7 @@ class ProductProjection(SavedArguments, keras.layers.Layer):
         return product_responses(ops, inputs, self.codebook, self.code_length, half_norm_bias=self.half_norm_bias)
 
     def read_back(self, relaxed):
-        """Vectors that relaxed codes stand for, `(B, M, Q)` -> `(B, K)`."""
-        blocks = ops.matmul(relaxed, ops.transpose(self.codebook))
+        """Vectors that relaxed codes stand for, `(B, M, Q)` -> `(B, K)`; without a bias less their mean."""
+        vectors = self.codebook if self.half_norm_bias else centred(ops, self.codebook, self.alphabet_size)
+        blocks = ops.matmul(relaxed, ops.transpose(vectors))
         return ops.reshape(blocks, (-1, self.code_length * self.codebook.shape[0]))

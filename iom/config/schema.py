@@ -277,11 +277,13 @@ class HasherConfig(CodeConfig):
     """Units of each; 0 is as many as the embedding has dimensions."""
     bottleneck: Size = 0
     """Dimensions of the vector that the key is applied to; 0 is as many as the embedding has."""
+    comparison: Literal["symbols", "asymmetric"] = "symbols"
+    """How a code will be compared, and its threshold found: `symbols`, with the probe's code;
+    `asymmetric`, with the probe's keyed row, which needs the key and the unmasked code. The codes
+    are the same."""
     projection: str = "simplex"
     """Initial projection after the key: `gaussian`, `orthonormal`, `simplex`, `cross_polytope`, or
     `product`: each position sees a block of its own, and one codebook serves all blocks."""
-    comparison: Literal["symbols", "asymmetric"] = "symbols"
-    """What codes are trained and calibrated for: differing symbols, or the code against the probe's keyed row."""
     half_norm_bias: bool = True
     """Of a product frame: a position chooses the vector nearest to its block; false: the one of the largest product."""
     train_projection: bool = False

@@ -26,7 +26,7 @@ from iom.nn.frames import CODEBOOK_ROWS, PRODUCT, fitted_codebook
 from iom.nn.hash_network import BOTTLENECK, LEARNED_LAYER, PROJECTION, build_hasher, shape_of
 from iom.nn.hash_numpy import check_sizes
 from iom.nn.layers.cosine import ClassCentres, CosineLogits
-from iom.nn.layers.index_of_max import ReadBack, hard_index, relaxed_codes
+from iom.nn.layers.index_of_max import hard_index, relaxed_codes
 from iom.nn.losses.code.objectives import (
     ASYMMETRIC,
     CLASS_COSINES,
@@ -376,7 +376,7 @@ def training_graph(
         temperature = ops.reshape(inputs["inverse_temperature"], (-1, 1, 1))
     orders = [inputs["order"]] if keys == 1 else [inputs["order"][:, key] for key in range(keys)]
     projection = hasher.get_layer(PROJECTION)
-    network, read_back = keras.Model(hasher.input, [projection.input, hasher.output]), ReadBack(projection)
+    network, read_back = keras.Model(hasher.input, [projection.input, hasher.output]), _ReadBack(projection)
     both = [network({"embedding": embedding, "order": order}) for order in orders]
     parts = [
         _loss_inputs(responses, config, temperature) | _asymmetric_inputs(read_back, keyed, responses)
@@ -422,7 +422,18 @@ def _embedding_inputs(hasher: keras.Model, backbone: keras.Model | None) -> tupl
     return {"image": image, "order": inputs["order"]}, backbone(image)
 
 
-def _asymmetric_inputs(read_back: ReadBack, rows: Any, responses: Any) -> dict[str, Any]:
+class _ReadBack(keras.layers.Layer):
+    """Vectors `(B, K)` that relaxed codes `(B, M, Q)` stand for; its weights are those of the layer `projection`."""
+
+    def __init__(self, projection: Any) -> None:
+        super().__init__()
+        self.projection = projection
+
+    def call(self, relaxed: Any) -> Any:
+        return self.projection.read_back(relaxed)
+
+
+def _asymmetric_inputs(read_back: _ReadBack, rows: Any, responses: Any) -> dict[str, Any]:
     """Inputs of the losses on codes, read back, and keyed rows `(B, K)`.
 
     The gradient reaches the vectors that a code chose; that of the cosines passes straight through to the row, too.

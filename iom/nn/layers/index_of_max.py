@@ -156,17 +156,6 @@ def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
     return soft + ops.stop_gradient(hard - soft)
 
 
-class ReadBack(keras.layers.Layer):
-    """Vectors `(B, K)` that relaxed codes `(B, M, Q)` stand for; its weights are those of a layer `projection`."""
-
-    def __init__(self, projection, **kwargs):
-        super().__init__(**kwargs)
-        self.projection = projection
-
-    def call(self, relaxed):
-        return self.projection.read_back(relaxed)
-
-
 @keras.saving.register_keras_serializable(package="iom")
 class Symbols(keras.layers.Layer):
     """Index of the largest response, the first of equals: `(B, M, Q)` -> `(B, M)` int32.

@@ -187,16 +187,27 @@ class FaceHasher(abc.ABC):
         row: NDArray[np.float32] = self.with_batch_size(1).embed(chip[None])[0]
         return row
 
-    def compare(self, code: Code, picture: Picture, key: TransformKey) -> Verification:
+    def compare(
+        self, code: Code, picture: Picture, key: TransformKey, *, fmr: float | None = None, checked: bool = True
+    ) -> Verification:
         """Whether the face of a picture is that of a code, which is under this key.
+
+        Args:
+            code: Of `hash`.
+            picture: As of `embed_picture`.
+            key: The key of the code.
+            fmr: A false match rate that the hasher was calibrated at; by default its own operating point.
+            checked: As of `embed_picture`.
 
         Raises:
             CodeError: A code of another hasher.
-            ConfigError: The hasher is not calibrated.
+            ConfigError: The hasher is not calibrated, or not at that rate.
             FaceError: As of `embed_picture`.
         """
-        threshold = threshold_at(self.calibration, name=self.name)
-        return decide(self.calibration, code.distance(self.hash(picture, key)), threshold)
+        threshold = threshold_at(self.calibration, fmr, name=self.name)
+        symbols = self.hash(self.embed_picture(picture, checked=checked)[None], key)[0]
+        probe = Code(symbols, self.alphabet_size, self.fingerprint)
+        return decide(self.calibration, code.distance(probe), threshold)
 
     @overload
     def hash(self, source: NDArray[np.floating[Any]], keys: Keys) -> NDArray[np.uint8]: ...

@@ -1,3 +1,8 @@
+from .asymmetric import CodeVectors as CodeVectors
+from .asymmetric import asymmetric_distances as asymmetric_distances
+from .asymmetric import keyed_rows as keyed_rows
+from .comparators import AsymmetricComparator as AsymmetricComparator
+from .comparators import AsymmetricTemplates as AsymmetricTemplates
 from .comparators import BlockSetComparator as BlockSetComparator
 from .comparators import CollisionComparator as CollisionComparator
 from .comparators import Comparator as Comparator

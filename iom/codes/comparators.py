@@ -1,19 +1,24 @@
 """Comparators of templates: codes by differing positions, other templates in their own way; lower = more alike.
 
-A comparator first `prepare`s templates `(N, L)`, once; the result can be indexed by rows.
+A comparator first `prepare`s templates `(N, L)`, once; the result can be indexed by rows. Where the two sides differ,
+`a` is the stored one and `b` the probe.
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes import distances as code_distances
+from iom.codes.asymmetric import MAX_DISTANCE, CodeVectors, asymmetric_distances, row_lengths
 from iom.codes.packing import PackedCodes, pack
 from iom.errors import CodeError, DataError
 
 Templates = NDArray[Any]
+SYMBOLS, ASYMMETRIC = "symbols", "asymmetric"
+COMPARISONS = (SYMBOLS, ASYMMETRIC)
+"""Ways to compare a code with a probe: with its code, or with its keyed row."""
 _VALUES_IN_CACHE = 1 << 17  # of a temporary table: it is gone through once for each block
 
 
@@ -25,16 +30,20 @@ class Comparator(Protocol):
         """Unit of a distance, for reports."""
         ...
 
-    def prepare(self, templates: Templates) -> Any:
+    def prepare(self, templates: Any) -> Any:
         """Templates `(N, L)` in the form that is compared; rows of it are taken by `[rows]`."""
         ...
 
     def paired(self, a: Any, b: Any) -> NDArray[Any]:
-        """Distance of row i of `a` and row i of `b`, `(N,)`."""
+        """Distance of row i of `a`, stored, and row i of `b`, the probe, `(N,)`."""
         ...
 
     def all_pairs(self, a: Any, b: Any) -> NDArray[Any]:
-        """Distance of every row of `a` to every row of `b`, `(A, B)`."""
+        """Distance of every row of `a`, stored, to every row of `b`, probes, `(A, B)`."""
+        ...
+
+    def max_distance(self, prepared: Any) -> int | None:
+        """Largest distance where distances are integers from 0; `None` for real ones."""
         ...
 
 
@@ -53,6 +62,60 @@ class SymbolComparator:
 
     def all_pairs(self, a: PackedCodes, b: PackedCodes) -> NDArray[np.int32]:
         return code_distances.all_pairs(a, b)
+
+    def max_distance(self, prepared: PackedCodes) -> int:
+        return prepared.code_length
+
+
+class AsymmetricTemplates(NamedTuple):
+    """Both sides of images under their keys: codes `(N, M)`, which are stored, and keyed rows `(N, K)`, the probes."""
+
+    codes: NDArray[Any]
+    rows: NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AsymmetricOperand:
+    """Templates prepared for `AsymmetricComparator`: what the codes stand for `(N, K)`, keyed rows, and lengths."""
+
+    stored: NDArray[np.float64] = dataclasses.field(repr=False)
+    stored_lengths: NDArray[np.float64] = dataclasses.field(repr=False)
+    probes: NDArray[np.float64] = dataclasses.field(repr=False)
+    probe_lengths: NDArray[np.float64] = dataclasses.field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, rows: Any) -> "AsymmetricOperand":
+        return AsymmetricOperand(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AsymmetricComparator:
+    """The code of the stored side against the keyed row of the probe (`iom.codes.asymmetric`), in ten-thousandths."""
+
+    vectors: CodeVectors
+    unit: str = "1 - cosine of code and probe, in ten-thousandths"
+
+    def prepare(self, templates: AsymmetricTemplates) -> AsymmetricOperand:
+        """Codes and keyed rows of the same images."""
+        codes, rows = templates
+        if len(codes) != len(rows):
+            raise CodeError(f"asymmetric distance: expected as many codes as rows, received {len(codes)}, {len(rows)}")
+        stored, probes = self.vectors.read_back(codes), self.vectors.checked_rows(rows).astype(np.float64)
+        return AsymmetricOperand(stored, row_lengths(stored), probes, row_lengths(probes))
+
+    def paired(self, a: AsymmetricOperand, b: AsymmetricOperand) -> NDArray[np.int32]:
+        if len(a) != len(b):
+            raise CodeError(f"paired codes: expected as many on both sides, received {len(a)} and {len(b)}")
+        products = np.einsum("nk,nk->n", a.stored, b.probes)
+        return asymmetric_distances(products, a.stored_lengths, b.probe_lengths)
+
+    def all_pairs(self, a: AsymmetricOperand, b: AsymmetricOperand) -> NDArray[np.int32]:
+        return asymmetric_distances(a.stored @ b.probes.T, a.stored_lengths[:, None], b.probe_lengths)
+
+    def max_distance(self, prepared: AsymmetricOperand) -> int:
+        return MAX_DISTANCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +143,9 @@ class CosineComparator:
 
     def all_pairs(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(1 - a @ b.T, self.precision)
+
+    def max_distance(self, prepared: Any) -> None:
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +188,9 @@ class BlockSetComparator:
         out /= a.shape[1]
         return out
 
+    def max_distance(self, prepared: Any) -> None:
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
 class CollisionComparator:
@@ -145,3 +214,6 @@ class CollisionComparator:
         both = (void_a.sum(1)[:, None] + void_b.sum(1) - one) // 2
         length = a.shape[1]
         return np.asarray(1.0 - (length - differing - both) / np.maximum(length - one - both, 1))
+
+    def max_distance(self, prepared: Any) -> None:
+        return None

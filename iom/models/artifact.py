@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from iom._files import sha256_of, write_json
 from iom._registry import lookup
 from iom._untrusted import paths_inside, read_json
+from iom.codes.comparators import COMPARISONS, SYMBOLS
 from iom.errors import DataError, PrecisionWarning, WeightsError, needs_extra
 from iom.keys import KEY_KINDS
 from iom.metrics.likelihood import PRIOR, LikelihoodRatio
@@ -61,7 +62,8 @@ class Calibration(OperatingPoint):
 
     All were found on the held-out `subjects`, each of the `keys` comparing all pairs (`stolen_key`). Intervals are
     bootstrapped over subjects and keys, at level `confidence`. Hashers of an older version lack `others` and
-    `likelihood`.
+    `likelihood`. All distances are of one `comparison`, a name of `iom.codes.comparators.COMPARISONS`; of an older
+    version: symbols.
     """
 
     subjects: int
@@ -69,10 +71,15 @@ class Calibration(OperatingPoint):
     confidence: float | None = None
     others: tuple[OperatingPoint, ...] = ()
     likelihood: LikelihoodRatio | None = None
+    comparison: str = SYMBOLS
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Calibration":
         """Read what `dataclasses.asdict` gave; a `TypeError` or `DataError` for something else."""
+        comparison = values.get("comparison", SYMBOLS)
+        if comparison not in COMPARISONS:
+            known = " or ".join(COMPARISONS)
+            raise DataError(f"calibration: expected the comparison {known}, received {comparison!r:.100}")
         likelihood = values.get("likelihood")
         others = tuple(OperatingPoint(**each) for each in values.get("others") or ())
         read = LikelihoodRatio(**likelihood) if likelihood else None

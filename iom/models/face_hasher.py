@@ -21,6 +21,17 @@ from numpy.typing import NDArray
 
 from iom._files import sha256_of, write_json
 from iom._progress import tqdm
+from iom._registry import lookup
+from iom.codes.asymmetric import CodeVectors, keyed_rows
+from iom.codes.comparators import (
+    ASYMMETRIC,
+    COMPARISONS,
+    SYMBOLS,
+    AsymmetricComparator,
+    AsymmetricTemplates,
+    Comparator,
+    SymbolComparator,
+)
 from iom.errors import BystanderWarning, ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
@@ -102,6 +113,11 @@ class FaceHasher(abc.ABC):
     @abc.abstractmethod
     def embedder(self) -> Embedder:
         """The embedder that the codes belong to."""
+
+    @property
+    @abc.abstractmethod
+    def head(self) -> Head:
+        """The hash network in NumPy, from embeddings to codes."""
 
     @property
     @abc.abstractmethod
@@ -236,7 +252,69 @@ class FaceHasher(abc.ABC):
             return Code(symbols, self.alphabet_size, self.fingerprint)
         return self._hash_embeddings(source, keys)
 
+    @property
+    def comparison(self) -> str:
+        """How a code is compared with a probe, "symbols" or "asymmetric": as the calibration says, else by symbols."""
+        return self.calibration.comparison if self.calibration else SYMBOLS
+
+    @property
+    def comparator(self) -> Comparator:
+        """The comparator of `comparison`; templates for it are those of `templates`."""
+        return self.comparator_of(self.comparison)
+
+    def comparator_of(self, comparison: str) -> Comparator:
+        """The comparator of a comparison, "symbols" or "asymmetric"."""
+        if lookup(dict.fromkeys(COMPARISONS, comparison), comparison, "comparison") == ASYMMETRIC:
+            return AsymmetricComparator(self.vectors)
+        return SymbolComparator(self.alphabet_size)
+
+    def templates(
+        self, embeddings: NDArray[np.floating[Any]], keys: Keys, comparison: str = ""
+    ) -> NDArray[np.uint8] | AsymmetricTemplates:
+        """What the comparator of a comparison, by default the hasher's own, prepares: codes, or codes and keyed rows.
+
+        Raises:
+            DataError, KeyMaterialError: As of `hash`.
+        """
+        codes = self.hash(embeddings, keys)
+        if (comparison or self.comparison) == SYMBOLS:
+            return codes
+        return AsymmetricTemplates(codes, self.rows(embeddings, keys))
+
+    @property
+    def vectors(self) -> CodeVectors:
+        """What the symbols of a code stand for, in integers, for asymmetric distances."""
+        return self.head.vectors
+
+    def rows(self, embeddings: NDArray[np.floating[Any]], keys: Keys) -> NDArray[np.int32]:
+        """Keyed rows of probes for asymmetric distances: what enters the projection, in integers.
+
+        Secrets like the embeddings: with the key they are turned back. Never store them.
+
+        Args:
+            embeddings: `(N, D)`.
+            keys: One key for all rows, or one for each.
+
+        Returns:
+            `(N, K)`, int32; K is `keep`, or `key_size` where all dimensions are kept.
+
+        Raises:
+            DataError, KeyMaterialError: As of `hash`.
+        """
+        given = self._checked(embeddings)
+        orders = np.broadcast_to(self._orders(keys, len(given)), (len(given), self.order_width))
+        size = FEW if len(given) <= FEW else BATCH
+        found = np.empty((len(given), self.keep or self.key_size), np.int32)
+        for part, batch in padded_batches(size, given, orders.astype(np.int32)):
+            found[part] = keyed_rows(self.head.keyed_rows(*batch))[: part.stop - part.start]
+        return found
+
     def _hash_embeddings(self, embeddings: NDArray[Any], keys: Keys) -> NDArray[np.uint8]:
+        rows = self._checked(embeddings)
+        return self.hash_in_order(rows, self._orders(keys, len(rows)))
+
+    def _checked(self, embeddings: NDArray[Any]) -> NDArray[np.float32]:
+        """Finite embeddings `(N, D)`."""
         try:
             rows = np.asarray(embeddings, np.float32)
         except (TypeError, ValueError) as error:
@@ -250,7 +328,7 @@ class FaceHasher(abc.ABC):
             )
         if not np.isfinite(rows).all():
             raise DataError("expected finite embeddings, received NaN or infinity")
-        return self.hash_in_order(rows, self._orders(keys, len(rows)))
+        return rows
 
     def hash_in_order(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Codes under given orders: what keys of `key_kind` become, or `identity_order`.
@@ -340,6 +418,7 @@ class ForwardingFaceHasher(FaceHasher):
         return type(self)(self._hasher.with_batch_size(batch_size))
 
     embedder = _forwarded("embedder")
+    head = _forwarded("head")
     fingerprint = _forwarded("fingerprint")
     check_embedder = _forwarded("check_embedder")
     save_calibration = _forwarded("save_calibration")
@@ -347,6 +426,7 @@ class ForwardingFaceHasher(FaceHasher):
     embed = _forwarded("embed")
     embed_picture = _forwarded("embed_picture")
     embed_files = _forwarded("embed_files")
+    rows = _forwarded("rows")
     _hash_embeddings = _forwarded("_hash_embeddings")
     _hash_batch = _forwarded("_hash_batch")
 
@@ -363,7 +443,7 @@ class ArtifactFaceHasher(FaceHasher):
     def __init__(
         self, session: Session, manifest: Manifest, head: Head, *, path: Path, batch_size: int = EMBEDDER_BATCH
     ) -> None:
-        self._session, self.head, self.manifest = session, head, manifest
+        self._session, self._head, self.manifest = session, head, manifest
         self.path = path
         self.name = path.name
         self.embedder_name = path.name if manifest.hashes else manifest.embedder["name"]
@@ -393,6 +473,10 @@ class ArtifactFaceHasher(FaceHasher):
     @property
     def embedder(self) -> Embedder:
         return artifact_embedder(self._session, self.manifest, path=self.path, batch_size=self.batch_size)
+
+    @property
+    def head(self) -> Head:
+        return self._head
 
     @property
     def fingerprint(self) -> str:

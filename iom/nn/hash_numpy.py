@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from iom._blas import one_thread
 from iom._files import atomic_path
 from iom._untrusted import parse_json, read_arrays
+from iom.codes.asymmetric import CodeVectors
 from iom.errors import ConfigError, WeightsError
 from iom.keys import KEY_KINDS, ROTATION_ROUNDS
 from iom.nn.frames import draw_frame
@@ -32,6 +33,7 @@ RATE = 1.0
 DECAY = 0.5
 """Correction k is shorter by 1 + DECAY k, so that the steps settle."""
 PROGRAM = "program"
+PROJECTION = "projection"
 SUFFIX = ".head.npz"
 
 
@@ -81,12 +83,36 @@ class Head:
 
     def hash(self, rows: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Codes `(N, M)` of embeddings `(N, D)` under orders `(N, W)`."""
+        codes: NDArray[np.uint8] = np.argmax(self._run(self._steps, rows, orders), axis=-1).astype(np.uint8)
+        return codes
+
+    def keyed_rows(self, rows: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Rows `(N, K)` that enter the projection, before any refinement, of embeddings `(N, D)` under orders."""
+        number = self._projection_step
+        result: NDArray[np.float32] = self._run(self._steps[:number], rows, orders)
+        return result
+
+    @functools.cached_property
+    def vectors(self) -> CodeVectors:
+        """What the symbols of a code stand for."""
+        _, _, _, settings = self._steps[self._projection_step]
+        return CodeVectors.of_kernel(settings["kernel"], settings["alphabet_size"])
+
+    @property
+    def _projection_step(self) -> int:
+        """Number of the step that makes the responses, the last one."""
+        name, _, reads, _ = self._steps[-1]
+        if name != PROJECTION or reads != [len(self._steps)]:
+            raise WeightsError("the last step of this hash is no projection of the row before it; export again")
+        return len(self._steps) - 1
+
+    @staticmethod
+    def _run(steps: list[Any], rows: NDArray[np.float32], orders: NDArray[np.int32]) -> Array:
         values: list[Array] = [rows, orders]
         with one_thread():
-            for _, step, reads, settings in self._steps:
+            for _, step, reads, settings in steps:
                 values.append(step(*(values[number] for number in reads), **settings))
-        codes: NDArray[np.uint8] = np.argmax(values[-1], axis=-1).astype(np.uint8)
-        return codes
+        return values[-1]
 
     def disclosed(self, embedding_size: int) -> tuple[Array | None, Callable[[Array, Array], Array], Array]:
         """Parts that an attacker who has it knows: map before the key, function of the key, projection kernel.
@@ -100,7 +126,7 @@ class Head:
         for name, step, _, settings in self._steps:
             if name in {kind.step for kind in KEY_KINDS.values()}:
                 keyed = functools.partial(step, **settings)
-            elif name == "projection":
+            elif name == PROJECTION:
                 kernel = settings["kernel"]
             elif name == "dense" and "bias" not in settings and linear is not None:
                 linear = linear @ settings["kernel"]
@@ -144,7 +170,7 @@ def untrained_head(
     if config.keep:
         named.append(("unit", {}, {}))
     frozen = kernel.astype(np.float16).astype(np.float32)
-    named.append(("projection", {"alphabet_size": config.alphabet_size, **refinement}, {"kernel": frozen}))
+    named.append((PROJECTION, {"alphabet_size": config.alphabet_size, **refinement}, {"kernel": frozen}))
     steps: list[dict[str, Any]] = []
     arrays: dict[str, Array] = {}
     for number, (name, settings, values) in enumerate(named):
@@ -288,6 +314,6 @@ STEPS: dict[str, Callable[..., Any]] = {
     "sum": np.add,
     "permutation": _permutation,
     "rotation": functools.partial(rotate, np),
-    "projection": _Projection,
+    PROJECTION: _Projection,
 }
 """Step of a head to its function, or to a class of which each head makes one; the names are written by the export."""

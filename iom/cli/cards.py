@@ -52,9 +52,7 @@ def _moment(text: str) -> datetime.datetime:
             return datetime.datetime.combine(datetime.date.fromisoformat(text), datetime.time(23, 59, 59), datetime.UTC)
         found = datetime.datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(
-            f"--valid-until: expected such as 2027-01-31 or 2027-01-31T18:00, received {text!r}"
-        ) from None
+        raise ConfigError(f"--valid-until: expected 2027-01-31 or 2027-01-31T18:00, received {text[:40]!r}") from None
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
 
 

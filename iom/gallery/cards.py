@@ -68,7 +68,7 @@ class CardContent(NamedTuple):
     valid_until: datetime.datetime | None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Card:
     """A template of one face, encrypted and sealed, to be carried by its subject.
 
@@ -85,7 +85,10 @@ class Card:
         True
     """
 
-    payload: bytes = dataclasses.field(repr=False)
+    payload: bytes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.serial!r}, hasher {self.payload[_FINGERPRINT].hex()})"
 
     def __post_init__(self) -> None:
         if len(self.payload) <= _HEADER_BYTES + _SEAL_BYTES + _TIME_BYTES or self.payload[0] != VERSION:

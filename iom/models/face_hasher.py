@@ -32,7 +32,7 @@ from iom.codes.comparators import (
     Comparator,
     SymbolComparator,
 )
-from iom.errors import BystanderWarning, ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
+from iom.errors import BystanderWarning, CodeError, ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
     FORMAT,
@@ -221,9 +221,14 @@ class FaceHasher(abc.ABC):
             FaceError: As of `embed_picture`.
         """
         threshold = threshold_at(self.calibration, fmr, name=self.name)
-        symbols = self.hash(self.embed_picture(picture, checked=checked)[None], key)[0]
-        probe = Code(symbols, self.alphabet_size, self.fingerprint)
-        return decide(self.calibration, code.distance(probe), threshold)
+        if (code.fingerprint, len(code)) != (self.fingerprint, self.code_length):
+            raise CodeError(f"expected a code of the hasher {self.fingerprint[:12]}, received {code!r}")
+        probe = self.templates(self.embed_picture(picture, checked=checked)[None], key)
+        symbols = code.symbols[None]
+        stored = probe._replace(codes=symbols) if isinstance(probe, AsymmetricTemplates) else symbols
+        comparator = self.comparator
+        distance = comparator.paired(comparator.prepare(stored), comparator.prepare(probe))[0]
+        return decide(self.calibration, int(distance), threshold)
 
     @overload
     def hash(self, source: NDArray[np.floating[Any]], keys: Keys) -> NDArray[np.uint8]: ...

@@ -7,6 +7,7 @@ import gc
 import hmac
 import html
 import importlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,6 +79,8 @@ _LAST_ENTRIES = 64
 _MAX_ROTATION_TRIES = 5
 _MIN_BATCH_WITHOUT_GC = 256
 _MAX_LOOKS, _SECONDS_A_LOOK = 20, 0.1
+_MAX_SEARCHES = 8
+"""Searches for one probe while its nearest references are being revoked."""
 
 
 class Gallery(contextlib.AbstractContextManager["Gallery"]):
@@ -452,13 +455,16 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         limit = found.threshold if threshold is None else threshold
         wanted = top or int(closed)
         asked = wanted if closed else 0
-        while True:
+        for tries in itertools.count():
             hits = self._searcher.search(found, hasher, probe, top=asked, threshold=None if closed else limit)
-            people = self._searcher.candidates(found, hits, limit)
+            people, gone = self._searcher.candidates(found, hits, limit)
+            if gone and tries < _MAX_SEARCHES:
+                continue  # perhaps renewed: the new reference is found by another search
             # Several references of one subject may take the places of other subjects.
             if not closed or len(people) >= wanted or len(hits) < asked:
-                return people[:wanted] if wanted else people
+                break
             asked *= 2
+        return people[:wanted] if wanted else people
 
     def revoke(self, subject_id: str, *, slot: int | None = None, application: str = DEFAULT_APPLICATION) -> int:
         """Revoke a subject, or one of its references, for ever; return the number of revoked references.

@@ -14,7 +14,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from iom._registry import KEY_MODES
 from iom._untrusted import parse_json
@@ -118,6 +118,17 @@ class Reference:
         changed: Reference = object.__new__(Reference)
         changed.__dict__.update(self.__dict__, **fields)
         return changed
+
+
+class Shard(NamedTuple):
+    """The records whose `record % shards` is `number`."""
+
+    number: int = 0
+    shards: int = 1
+
+
+ALL = Shard()
+"""All records."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,16 +2,17 @@
 
 import dataclasses
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.distances import nearest, paired, within
 from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
+from iom.errors import StoreError
 from iom.gallery.key_store import KeyStore
-from iom.gallery.models import Application, Reference
+from iom.gallery.models import ALL, Application, Reference, Shard
 from iom.gallery.templates import check_seal, record_keys, unmasked, with_token
 from iom.keys import SubjectToken
 from iom.models.face_hasher import FaceHasher
@@ -19,6 +20,8 @@ from iom.models.face_hasher import FaceHasher
 if TYPE_CHECKING:
     from iom.gallery.stores.base import RecordStore
 
+Probe: TypeAlias = PackedCodes
+"""What is compared with the codes of an epoch: the code of a probe under its key."""
 _MIN_CAPACITY = 1024
 _MAX_DELETED = 256
 _CANDIDATES_A_BATCH = 1024
@@ -29,6 +32,14 @@ class Hit(NamedTuple):
 
     record: int
     distance: int
+
+
+class Found(NamedTuple):
+    """Hits among the codes of a version of the record store, and the key epochs that it has."""
+
+    hits: list[Hit]
+    version: int
+    epochs: frozenset[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,11 +153,17 @@ class Searcher:
     With one key an epoch, a probe is hashed once and compared with a matrix in memory. With one key a record, it is
     hashed under the key of every reference, in batches: about a thousand times slower. References that need a token of
     their subject are left out.
+
+    Args:
+        store: Record store.
+        keys: Its key store.
+        shard: The records that are held in memory.
     """
 
-    def __init__(self, store: "RecordStore", keys: KeyStore) -> None:
+    def __init__(self, store: "RecordStore", keys: KeyStore, *, shard: Shard = ALL) -> None:
         self._store = store
         self._keys = keys
+        self._shard = shard
         self._indexes: dict[str, tuple[int, dict[int, CodeIndex]]] = {}
         self._lock = threading.RLock()
 
@@ -160,21 +177,22 @@ class Searcher:
         threshold: int | None,
     ) -> list[Hit]:
         """The `top` nearest of a probe `(D,)`, or all within `threshold`."""
-        name, hits = application.name, []
+        name = application.name
         if application.key_mode == "application":
-            for epoch in sorted(self.refresh(application)):
-                (key,) = self._keys.application_keys(name, [epoch])
-                probe = pack(hasher.hash(embedding[None], key), hasher.alphabet_size)
-                index = self.refresh(application).get(epoch)
-                if index is not None:  # else the last reference of the epoch was revoked meanwhile
-                    hits += index.search(probe, top=top, threshold=threshold)
-            return _best(hits, top, threshold)
+            epochs = frozenset(self._indexes_of(application)[1])
+            while True:
+                probes = make_probes(self._keys, application, hasher, embedding, epochs)
+                found = self.nearest(application, probes, top=top, threshold=threshold)
+                if found.epochs <= epochs:
+                    return found.hits
+                epochs = found.epochs  # the key was rotated meanwhile
+        hits = []
         revoked = self._keys.revoked(name)
         for page in self._store.pages(name, limit=_CANDIDATES_A_BATCH):
             page = [each for each in page if each.record not in revoked and not each.token]
             distances = distances_to(self._keys, application, hasher, page, embedding).tolist()
             hits += [Hit(reference.record, distance) for reference, distance in zip(page, distances, strict=True)]
-            hits = _best(hits, top, threshold)
+            hits = best_hits(hits, top, threshold)
             near = {hit.record for hit in hits}
             for reference in page:
                 if reference.record in near:
@@ -183,8 +201,31 @@ class Searcher:
             return self.search(self._store.application(name), hasher, embedding, top=top, threshold=threshold)
         return hits
 
-    def candidates(self, application: Application, hits: Sequence[Hit], threshold: int) -> list[Candidate]:
-        """Subjects of hits, each once, without those revoked since the search."""
+    def nearest(
+        self,
+        application: Application,
+        probes: Mapping[int, Probe],
+        *,
+        top: int,
+        threshold: int | None,
+        version: int | None = None,
+    ) -> Found:
+        """The `top` nearest of the codes in memory, or all within `threshold`, by the probe of their epoch.
+
+        The record store is asked for writes of this and other processes, unless the codes in memory are those of the
+        given `version`.
+        """
+        known = -1
+        while known != self._indexes.get(application.name, (0,))[0]:  # else another thread has deleted codes meanwhile
+            known, indexes = self._indexes_of(application, version)
+            hits: list[Hit] = []
+            for epoch, index in sorted(indexes.items()):
+                if epoch in probes:
+                    hits += index.search(probes[epoch], top=top, threshold=threshold)
+        return Found(best_hits(hits, top, threshold), known, frozenset(indexes))
+
+    def candidates(self, application: Application, hits: Sequence[Hit], threshold: int) -> tuple[list[Candidate], bool]:
+        """Subjects of hits, each once, without those revoked since the search, and whether there are such."""
         revoked = self._keys.revoked(application.name)
         records = [hit.record for hit in hits if hit.record not in revoked]
         references = {reference.record: reference for reference in self._store.by_record(application.name, records)}
@@ -197,31 +238,45 @@ class Searcher:
             found[reference.subject_id] = Candidate(
                 reference.subject_id, distance, distance <= threshold, reference.slot, record
             )
-        return list(found.values())
+        return list(found.values()), len(references) < len(hits)
 
     def refresh(self, application: Application) -> dict[int, CodeIndex]:
         """Indexes by epoch, with all writes of this and other processes."""
+        return self._indexes_of(application)[1]
+
+    def _indexes_of(self, application: Application, wanted: int | None = None) -> tuple[int, dict[int, CodeIndex]]:
+        """Version and indexes by epoch: those of a `wanted` version if it is in memory, else the newest."""
         name = application.name
         with self._lock:
-            version = self._store.version(name)
             known, indexes = self._indexes.get(name, (0, {}))
+            if wanted is not None and wanted == known:
+                return known, indexes
+            version = self._store.version(name)
             if version == known:
-                return indexes
+                return known, indexes
             if version < known:  # an older copy of the store was put back
                 known, indexes = 0, {}
-            capacity = 0 if known else self._store.stats(name).references
-            for page in self._store.pages(name, since=known):
+            # Revocations of this version and no later one, and then what was added by then or later: of a renewal that
+            # is under way, the new reference is never missing where the old one is.
+            revoked = self._revoked_since(name, known)
+            while (newer := self._store.version(name)) != version:
+                version, revoked = newer, self._revoked_since(name, known)
+            capacity = 0 if known else -(-self._store.stats(name).references // self._shard.shards)
+            indexes = dict(indexes)
+            for page in self._store.pages(name, since=known, shard=self._shard):
                 self._append(application, indexes, page, capacity)
-            revoked = [stone.record for stone in self._store.tombstones(name, since=known)]
-            for epoch, index in list(indexes.items()):
-                index.delete(revoked)
-                if not len(index):
-                    del indexes[epoch]
             if self._is_masked_now(application):
                 self._indexes.pop(name, None)
-                return self.refresh(self._store.application(name))
+                return self._indexes_of(self._store.application(name))
+            self._indexes[name] = version, indexes  # before codes are deleted, so that searches see that they were
+            for index in indexes.values():
+                index.delete(revoked)
+            indexes = {epoch: index for epoch, index in indexes.items() if len(index)}
             self._indexes[name] = version, indexes
-            return indexes
+            return version, indexes
+
+    def _revoked_since(self, name: str, version: int) -> list[int]:
+        return [stone.record for stone in self._store.tombstones(name, since=version)]
 
     def _is_masked_now(self, application: Application) -> bool:
         """Whether codes that were read as those of an application without masks may have been under masks."""
@@ -236,11 +291,18 @@ class Searcher:
             check_seal(self._keys, reference)
         for epoch in sorted({reference.epoch for reference in page}):
             of_epoch = [reference for reference in page if reference.epoch == epoch]
+            try:
+                codes = unmasked(self._keys, application, of_epoch)
+            except StoreError:
+                revoked = self._keys.revoked(application.name)
+                if not any(reference.record in revoked for reference in of_epoch):
+                    raise
+                self._append(application, indexes, page, capacity)  # one was revoked meanwhile, with its mask
+                return
             if epoch not in indexes:
                 shape = encoding_shape(application.encoding)
                 indexes[epoch] = CodeIndex(*shape, capacity=capacity)
-            records = [reference.record for reference in of_epoch]
-            indexes[epoch].append(records, unmasked(self._keys, application, of_epoch))
+            indexes[epoch].append([reference.record for reference in of_epoch], codes)
 
 
 def distances_to(
@@ -264,7 +326,19 @@ def distances_to(
     return paired(pack(codes, hasher.alphabet_size), unmasked(keys, application, references))
 
 
-def _best(hits: list[Hit], top: int, threshold: int | None) -> list[Hit]:
+def make_probes(
+    keys: KeyStore, application: Application, hasher: FaceHasher, embedding: NDArray[np.float32], epochs: Iterable[int]
+) -> dict[int, Probe]:
+    """A probe `(D,)` under the common key of each epoch."""
+    wanted = sorted(epochs)
+    made = keys.application_keys(application.name, wanted)
+    return {
+        epoch: pack(hasher.hash(embedding[None], key), hasher.alphabet_size)
+        for epoch, key in zip(wanted, made, strict=True)
+    }
+
+
+def best_hits(hits: list[Hit], top: int, threshold: int | None) -> list[Hit]:
     """Nearest first, the lowest record first in a tie; `top` 0 is all."""
     near = hits if threshold is None else [hit for hit in hits if hit.distance <= threshold]
     ordered = sorted(near, key=lambda hit: (hit.distance, hit.record))

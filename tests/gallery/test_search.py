@@ -1,12 +1,15 @@
 """The codes in memory against a dictionary."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iom.codes.packing import pack
 from iom.gallery import search as module
-from iom.gallery.search import CodeIndex
+from iom.gallery.models import Shard
+from iom.gallery.search import CodeIndex, Searcher, best_hits, make_probes
+from tests.gallery.conftest import faces
 
 CODES = np.random.default_rng(1).integers(0, 4, (40, 70)).astype(np.uint8)
 
@@ -50,3 +53,89 @@ def test_two_hundred_bytes_a_template():
     index = CodeIndex(512, 8, capacity=5000)
     held = index._planes.nbytes + index._marks.nbytes
     assert held == 5000 * 200
+
+
+def shards_of(gallery, count):
+    return [Searcher(gallery.store, gallery.keys, shard=Shard(number, count)) for number in range(count)]
+
+
+def asked(searcher, gallery, embedding, *, epochs):
+    found = gallery.application("door")
+    probes = make_probes(gallery.keys, found, gallery.hasher, embedding, epochs)
+    return searcher.nearest(found, probes, top=0, threshold=96)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shards_have_every_record_once(place, count):
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode="application")
+    rows = faces(23)
+    rows[5], rows[17] = rows[2], rows[2]  # ties
+    gallery.enroll_many([f"s{i}" for i in range(23)], rows, application="door")
+    gallery.rotate(application="door")
+    gallery.renew("s3", rows[3], application="door")
+    gallery.revoke("s8", application="door")
+    whole = asked(Searcher(gallery.store, gallery.keys), gallery, rows[2], epochs=(0, 1))
+    parts = [asked(each, gallery, rows[2], epochs=(0, 1)) for each in shards_of(gallery, count)]
+    assert best_hits([hit for part in parts for hit in part.hits], 0, None) == whole.hits
+    assert len(whole.hits) == 22
+    assert [hit.record for hit in whole.hits[:3]] == [2, 5, 17]
+    assert frozenset().union(*(part.epochs for part in parts)) == whole.epochs == {0, 1}
+    assert {part.version for part in parts} == {gallery.store.version("door")}
+
+
+def test_the_record_store_is_not_asked_for_a_version_in_memory(place, monkeypatch):
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode="application")
+    gallery.enroll("ann", faces(1), application="door")
+    searcher = Searcher(gallery.store, gallery.keys)
+    first = asked(searcher, gallery, faces(1)[0], epochs=[0])
+    application = gallery.application("door")
+    probes = make_probes(gallery.keys, application, gallery.hasher, faces(1)[0], [0])
+    monkeypatch.setattr(gallery.store, "version", None)
+    assert searcher.nearest(application, probes, top=0, threshold=96, version=first.version) == first
+    with pytest.raises(TypeError):
+        searcher.nearest(application, probes, top=0, threshold=96, version=first.version + 1)
+
+
+@pytest.mark.parametrize("moment", ["version", "tombstones", "pages", "search"])
+def test_a_renewal_in_the_middle_of_a_search_loses_nobody(place, monkeypatch, moment):
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode="application")
+    gallery.enroll_many(["ann", "bob"], faces(2), application="door")
+    gallery.identify(faces(2)[0], application="door")
+    owner = Searcher if moment == "search" else gallery.store
+    real, calls = getattr(owner, moment), []
+
+    def renewed(*args, **settings):
+        result = real(*args, **settings)
+        if not calls:
+            calls.append(moment)
+            other = place.open()
+            other.rotate(application="door")
+            other.renew("ann", faces(2)[0], application="door")
+        return result
+
+    gallery.enroll("cid", faces(3)[2], application="door")
+    monkeypatch.setattr(owner, moment, renewed)
+    found = gallery.identify(faces(2)[0], application="door")
+    assert [(each.subject_id, each.distance) for each in found] == [("ann", 0)]
+    assert calls
+
+
+def test_a_record_that_loses_its_mask_while_it_is_loaded_is_left_out(place, monkeypatch):
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode="application")
+    gallery.enroll_many(["ann", "bob"], faces(2), application="door")
+    real, calls = gallery.keys.masks, []
+
+    def masks(application, records):
+        if not calls:
+            calls.append(records)
+            place.open().revoke("ann", application="door")
+        return real(application, records)
+
+    monkeypatch.setattr(gallery.keys, "masks", masks)
+    found = gallery.identify(faces(2)[1], application="door")
+    assert [each.subject_id for each in found] == ["bob"]
+    assert calls

@@ -24,6 +24,7 @@ from iom.errors import (
     needs_extra,
 )
 from iom.gallery.models import (
+    ALL,
     PSEUDONYM_BYTES,
     UNSLOTTED,
     Application,
@@ -32,6 +33,7 @@ from iom.gallery.models import (
     AuditEvent,
     Counts,
     Reference,
+    Shard,
     Tombstone,
     check_application_name,
     revoked_epoch,
@@ -149,7 +151,11 @@ _REFERENCES_OF_SUBJECT = (
     .where(REFERENCES.c.application == _ID, REFERENCES.c.subject == sa.bindparam("of_subject"))
     .order_by(REFERENCES.c.slot)
 )
-_PAGE = sa.select(*_REFERENCE).where(REFERENCES.c.application == _ID, REFERENCES.c.record > sa.bindparam("after"))
+_PAGE = sa.select(*_REFERENCE).where(
+    REFERENCES.c.application == _ID,
+    REFERENCES.c.record > sa.bindparam("after", type_=LONG),
+    REFERENCES.c.record % sa.bindparam("shards", type_=LONG) == sa.bindparam("number", type_=LONG),
+)
 _PAGE_OF_ALL = _PAGE.order_by(REFERENCES.c.record).limit(sa.bindparam("limit", type_=sa.Integer))
 # Few references were added since a version: materialized, so that they are found by the index on versions.
 _ADDED = _PAGE.where(REFERENCES.c.version > _SINCE).cte("added_since").prefix_with("MATERIALIZED")
@@ -210,10 +216,12 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def pages(self, application: str, *, since: int = 0, limit: int = PAGE) -> Iterator[list[Reference]]:
+    def pages(
+        self, application: str, *, since: int = 0, limit: int = PAGE, shard: Shard = ALL
+    ) -> Iterator[list[Reference]]:
         """All valid references by record number, `limit` at a time, as `scan` reads them."""
         after = -1
-        while page := self.scan(application, after=after, since=since, limit=limit):
+        while page := self.scan(application, after=after, since=since, limit=limit, shard=shard):
             yield page
             after = page[-1].record
 
@@ -433,9 +441,12 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         )
         return [_reference_of(application, row) for row in self._rows(of_records.order_by(REFERENCES.c.record))]
 
-    def scan(self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE) -> list[Reference]:
-        """At most `limit` valid references with numbers above `after`, added after version `since`, by number."""
-        values = {"of_id": self.application_id(application), "after": after, "since": since, "limit": limit}
+    def scan(
+        self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE, shard: Shard = ALL
+    ) -> list[Reference]:
+        """At most `limit` valid references of a shard, by number: above `after`, and added after version `since`."""
+        number = self.application_id(application)
+        values = {"of_id": number, "after": after, "since": since, "limit": limit, **shard._asdict()}
         rows = self._rows(_PAGE_OF_ADDED if since else _PAGE_OF_ALL, values)
         return [_reference_of(application, row) for row in rows]
 

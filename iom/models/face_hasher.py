@@ -194,23 +194,34 @@ class FaceHasher(Coder):
         row: NDArray[np.float32] = self.with_batch_size(1).embed(chip[None])[0]
         return row
 
-    def compare(self, code: Code, picture: Picture, key: TransformKey) -> Verification:
+    def compare(
+        self, code: Code, picture: Picture, key: TransformKey, *, fmr: float | None = None, checked: bool = True
+    ) -> Verification:
         """Whether the face of a picture is that of a code, which is under this key.
 
         Compared as `comparison` says: the code with the picture's code, or with its keyed row.
 
+        Args:
+            code: Of `hash`.
+            picture: As of `embed_picture`.
+            key: The key of the code.
+            fmr: A false match rate that the hasher was calibrated at; by default its own operating point.
+            checked: As of `embed_picture`.
+
         Raises:
             CodeError: A code of another hasher.
-            ConfigError: The hasher is not calibrated.
+            ConfigError: The hasher is not calibrated, or not at that rate.
             FaceError: As of `embed_picture`.
         """
-        threshold = threshold_at(self.calibration, name=self.name)
-        if self.comparison == SYMBOLS:
-            return decide(self.calibration, code.distance(self.hash(picture, key)), threshold)
+        threshold = threshold_at(self.calibration, fmr, name=self.name)
         self._orders(key, 1)  # a wrong key is told before the face is looked for
         code.check(self.fingerprint, self.code_length)
-        probe = self.rows(self.embed_picture(picture)[None], key)
-        return decide(self.calibration, int(self.asymmetric_distances(code.symbols[None], probe)[0]), threshold)
+        embedding = self.embed_picture(picture, checked=checked)[None]
+        if self.comparison == SYMBOLS:
+            distance = int(np.count_nonzero(code.symbols != self.hash(embedding, key)[0]))
+        else:
+            distance = int(self.asymmetric_distances(code.symbols[None], self.rows(embedding, key))[0])
+        return decide(self.calibration, distance, threshold)
 
     @overload
     def hash(self, source: NDArray[np.floating[Any]], keys: Keys) -> NDArray[np.uint8]: ...

@@ -5,7 +5,7 @@ that the difference of two has an interval that is much narrower than those of t
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,14 @@ def code_trials(pairs: AllPairs, keyed_codes: Sequence[PackedCodes], draws: Draw
     return _trials(pairs, SymbolComparator(keyed_codes[0].alphabet_size), keyed_codes, draws)
 
 
+def system_trials(
+    pairs: AllPairs, system: CodeSystem, embeddings: NDArray[np.float32], *, keys: int, seed: int, draws: Draws
+) -> KeyTrials:
+    """A system as it compares, under each of `keys` test keys, the key common to all (`stolen_key`)."""
+    keyed = (system.templates(embeddings, common_key(seed, number)) for number in range(keys))
+    return _trials(pairs, system.comparator, keyed, draws)
+
+
 def codes_under_keys(system: CodeSystem, embeddings: NDArray[np.float32], *, keys: int, seed: int) -> list[PackedCodes]:
     """Codes of all images under each of `keys` test keys, the key common to all (`stolen_key`)."""
     return [pack(system.hash(embeddings, common_key(seed, number)), system.alphabet_size) for number in range(keys)]
@@ -139,7 +147,7 @@ def figures_of(curve: ErrorCurve) -> dict[str, float]:
     }
 
 
-def _trials(pairs: AllPairs, comparator: Comparator, keyed: Sequence[Any], draws: Draws) -> KeyTrials:
+def _trials(pairs: AllPairs, comparator: Comparator, keyed: Iterable[Any], draws: Draws) -> KeyTrials:
     counts = list(group_draws(len(pairs.images), replicates=draws.replicates, seed=draws.seed, usable=pairs.usable))
     figures, drawn = [], []
     for templates in keyed:

@@ -133,7 +133,7 @@ was trained with; without --config the one beside the hasher is taken.
 
 The threshold, with its intervals over subjects and keys, is stored in hasher.json, or in the
 manifest of an artefact, which embeds for itself whatever the embedder section names. A gallery takes
-the threshold of the first --fmr and its comparison (docs/evaluation.md); the thresholds of the others
+the threshold of the first --fmr and its comparison (docs/pipeline.md); the thresholds of the others
 are stored beside it. So is the likelihood ratio of a distance, which gives the probability that two
 codes are of one person.
 """,

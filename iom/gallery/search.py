@@ -201,6 +201,10 @@ class Searcher:
             return self.search(self._store.application(name), hasher, embedding, top=top, threshold=threshold)
         return hits
 
+    def close(self) -> None:
+        """Forget the codes in memory."""
+        self._indexes.clear()
+
     def nearest(
         self,
         application: Application,

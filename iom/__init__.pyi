@@ -1,5 +1,6 @@
 from .errors import IomError as IomError
 from .evaluation.evaluate import evaluate as evaluate
+from .gallery.cards import Card as Card
 from .gallery.gallery import Gallery as Gallery
 from .keys import Key as Key
 from .keys import SubjectToken as SubjectToken

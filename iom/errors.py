@@ -182,6 +182,18 @@ class TokenError(_SubjectError):
     """The token of the subject is missing, is another one, or cannot be read."""
 
 
+class CardError(IomError):
+    """A card is not accepted.
+
+    `status`: `unreadable` (no picture of one card, damaged, of another version), `other_hasher`, `not_sealed` (forged,
+    altered, or made under another key) or `expired`; a card on a list of revoked ones is a `RevokedError`.
+    """
+
+    def __init__(self, message: str, *, status: str = "unreadable") -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class UnknownApplicationError(EnrolmentError):
     """The gallery has no application of that name."""
 

@@ -40,8 +40,9 @@ def test_the_code_of_a_document_runs(name, root):
     assert all(np.isfinite(weights).all() for weights in names["model"].get_weights())
 
 
-def test_the_code_of_the_gallery_runs(root, tmp_path, monkeypatch):
-    (block,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "gallery.md").read_text("utf-8"), flags=re.DOTALL)
+@pytest.mark.parametrize("name", ["gallery", "cards"])
+def test_the_code_of_a_decision_runs(name, root, tmp_path, monkeypatch):
+    (block,) = re.findall(r"```python\n(.*?)```", (root / "docs" / f"{name}.md").read_text("utf-8"), flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(block, names)

@@ -21,6 +21,7 @@ from iom._files import check_output
 from iom._registry import did_you_mean
 from iom.errors import (
     BystanderWarning,
+    CardError,
     ConfigError,
     FaceError,
     IomError,
@@ -50,7 +51,7 @@ EXIT_CODES: dict[int, tuple[tuple[type[BaseException], ...], str]] = {
     4: ((RevokedError,), "the subject was revoked"),
     5: ((FaceError,), "an image cannot be used as a face"),
     6: ((StoreError, KeyMaterialError), "record store or key store: missing, damaged, wrong passphrase or key"),
-    7: ((TokenError,), "the token of the subject is missing, is another one, or cannot be read"),
+    7: ((TokenError, CardError), "a token or card is missing, of another key, altered or expired, or cannot be read"),
     141: ((BrokenPipeError,), "standard output was closed, as by head"),
     2: ((IomError, OSError, MemoryError), "wrong arguments, configuration or input; a file cannot be read or written"),
     BUG: ((), "an error of the program, with its traceback"),
@@ -278,6 +279,7 @@ def option(text: str | None, metavar: str | None = None, **settings: Any) -> Any
     """Declares an option, within `Annotated` in the signature of a command or of a dataclass that is one's argument.
 
     Name, type, default, and whether it is required come from the signature; `settings` of `click.Option` go before.
+    Another name is the setting `flag`; several are separated by spaces.
     """
     return functools.partial(click.Option, help=text, metavar=metavar, **settings)
 
@@ -287,9 +289,9 @@ def argument(metavar: str | None = None, **settings: Any) -> Any:
     return functools.partial(click.Argument, metavar=metavar, **settings)
 
 
-def output_option(text: str, *, folder: bool = True) -> Any:
+def output_option(text: str, *, folder: bool = True, **settings: Any) -> Any:
     """Declares an option for the folder or file that a command writes."""
-    return option(text, "DIR" if folder else "FILE", type=output_folder if folder else output_file)
+    return option(text, "DIR" if folder else "FILE", type=output_folder if folder else output_file, **settings)
 
 
 def _annotated(parameter: inspect.Parameter) -> tuple[Any, Any]:
@@ -313,8 +315,8 @@ def _parameters(function: Callable[..., Any], changes: Mapping[str, Any] | None 
             settings |= {"default": parameter.default, "show_default": parameter.default != ""}
         declared = declared or argument()
         settings |= {**declared.keywords, **(changes or {}).get(name, {})}
-        flag = settings.pop("flag", f"--{name.replace('_', '-')}")
-        yield declared.func([flag, name] if declared.func is click.Option else [name], **settings)
+        flags = settings.pop("flag", f"--{name.replace('_', '-')}").split()
+        yield declared.func([*flags, name] if declared.func is click.Option else [name], **settings)
 
 
 def _call(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:

@@ -252,7 +252,7 @@ def enroll(
     if not images:
         raise ConfigError("enroll: expected at least one image of the subject")
     name = place.application
-    _check_images(images)
+    check_images(images)
     if place.is_split:
         _refuse_in_split(token=token)
         enrolment = {"another": add, "allow_revoked": allow_revoked}
@@ -430,13 +430,13 @@ def verify(
     models: HasherOptions,
 ) -> Answer:
     """Compare two photographs, or a photograph with a subject of a gallery."""
-    _check_images([image])
+    check_images([image])
     if Path(first).is_file() and (Path(first).suffix.lower() in IMAGE_SUFFIXES or os.sep in first):
         from iom.models.face_hasher import verify
 
         if token is not None:
             raise ConfigError("--token is for a subject of a gallery; two photographs need none")
-        _check_images([Path(first)])
+        check_images([Path(first)])
         found = verify(first, image, hasher=models.load(), fmr=fmr, checked=not unchecked)
         facts: dict[str, Any] = {"images": [first, image]}
         return Answer(
@@ -479,7 +479,7 @@ def identify(
     IMAGE is a photograph with one face, or an aligned one.
     """
     name = place.application
-    _check_images([image])
+    check_images([image])
     with place.open(models.load, search=search) as gallery:
         found = gallery.identify(
             image, application=name, top=top, threshold=threshold, closed=closed, checked=not unchecked
@@ -580,7 +580,7 @@ def renew(
 ) -> Answer:
     """Give a subject a new template under a new key. IMAGE is a photograph with one face, or an aligned one."""
     name = place.application
-    _check_images(images)
+    check_images(images)
     embedding = _Embedding(models, fuse, checked=not unchecked)
     if place.is_split:
         _refuse_in_split(token=token, slot=slot)
@@ -788,7 +788,7 @@ def bulk_enroll(
     return Answer(facts, "\n".join(lines), not done.failed_subjects)
 
 
-def _check_images(images: Sequence[Path]) -> None:
+def check_images(images: Sequence[Path]) -> None:
     """Refuse what is missing or no picture before models are loaded."""
     from iom.photos.images import image_bytes, open_image
 

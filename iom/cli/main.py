@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import click
 
 import iom
-from iom.cli import data, deal, deploy, evaluate, gallery, split, train  # noqa: F401  (they declare the commands)
+from iom.cli import cards, data, deal, deploy, evaluate, gallery, split, train  # noqa: F401  (they declare the commands)
 from iom.cli._command import EXIT_CODES, root, run
 
-TITLES = ("Gallery", "Service", "Train", "Data", "Evaluate")
+TITLES = ("Gallery", "Cards", "Service", "Train", "Data", "Evaluate")
 root.sections = {
     "Try it": [root.commands[name] for name in ("demo", "verify", "faces")],
     **{title: root.sections[title] for title in TITLES},

@@ -1,5 +1,8 @@
 from .bulk import BulkSummary as BulkSummary
 from .bulk import enroll_in_bulk as enroll_in_bulk
+from .cards import Card as Card
+from .cards import CardContent as CardContent
+from .cards import read_revoked as read_revoked
 from .gallery import Gallery as Gallery
 from .key_store import KeyStore as KeyStore
 from .key_store import open_key_store as open_key_store

@@ -1,21 +1,18 @@
 """Files of subject tokens: text, or a picture with a QR code."""
 
 import contextlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from iom._files import IMAGE_SUFFIXES, write_secret
 from iom._untrusted import read_bytes
-from iom.errors import DataError, EnrolmentError, KeyMaterialError, TokenError, needs_extra
+from iom.errors import DataError, EnrolmentError, KeyMaterialError, TokenError
 from iom.keys import SubjectToken
-from iom.photos.images import decode_photograph, file_bytes
+from iom.photos.qr_codes import check_qr_codes, qr_picture, read_qr_codes
 
 PICTURE = ".png"
 _MAX_TEXT_BYTES = 1024
-_MODULE_PIXELS = 8
+_WITHOUT_QR_CODES = "use a token in a text file, whose name ends in none of a picture"
 
 
 def check_new_token_file(path: Path) -> None:
@@ -30,7 +27,7 @@ def check_new_token_file(path: Path) -> None:
     if path.exists() or path.is_symlink():
         raise TokenError(f"{path}: there is a file already, and a token replaces none; name a new one")
     if path.suffix.lower() == PICTURE:
-        _qr_code("")
+        check_qr_codes(otherwise=_WITHOUT_QR_CODES)
 
 
 def write_token(path: Path, token: SubjectToken) -> None:
@@ -41,7 +38,7 @@ def write_token(path: Path, token: SubjectToken) -> None:
         MissingExtraError: QR codes need the extra `qr`.
     """
     text = token.to_text()
-    content = _qr_code(text) if path.suffix.lower() == PICTURE else f"{text}\n".encode()
+    content = qr_picture(text) if path.suffix.lower() == PICTURE else f"{text}\n".encode()
     try:
         write_secret(path, content)
     except FileExistsError:
@@ -95,21 +92,8 @@ def _text(path: Path) -> str:
 
 
 def _qr_texts(path: Path) -> list[str]:
-    with needs_extra("a token as a QR code", "qr", otherwise="use a token in a text file"):
-        import zxingcpp
+    check_qr_codes(otherwise=_WITHOUT_QR_CODES)
     try:
-        pixels, _ = decode_photograph(file_bytes(path, str(path)), str(path))
+        return read_qr_codes(path)
     except DataError as error:
         raise TokenError(f"{path}: expected a picture of a QR code: {error}") from error
-    codes = zxingcpp.read_barcodes(np.ascontiguousarray(pixels), formats=zxingcpp.BarcodeFormat.QRCode)
-    return [code.text for code in codes if code.valid]
-
-
-def _qr_code(text: str) -> bytes:
-    """A PNG of a QR code, version 5 for a token, in error correction M: a seventh of it may be damaged."""
-    with needs_extra("a token as a QR code", "qr", otherwise="name a file that does not end in .png"):
-        import segno
-    stream = io.BytesIO()
-    if text:
-        segno.make_qr(text, error="m", boost_error=False).save(stream, kind="png", scale=_MODULE_PIXELS)
-    return stream.getvalue()

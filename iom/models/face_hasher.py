@@ -32,7 +32,7 @@ from iom.codes.comparators import (
     Comparator,
     SymbolComparator,
 )
-from iom.errors import BystanderWarning, ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
+from iom.errors import BystanderWarning, CodeError, ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
     FORMAT,
@@ -203,16 +203,32 @@ class FaceHasher(abc.ABC):
         row: NDArray[np.float32] = self.with_batch_size(1).embed(chip[None])[0]
         return row
 
-    def compare(self, code: Code, picture: Picture, key: TransformKey) -> Verification:
+    def compare(
+        self, code: Code, picture: Picture, key: TransformKey, *, fmr: float | None = None, checked: bool = True
+    ) -> Verification:
         """Whether the face of a picture is that of a code, which is under this key.
+
+        Args:
+            code: Of `hash`.
+            picture: As of `embed_picture`.
+            key: The key of the code.
+            fmr: A false match rate that the hasher was calibrated at; by default its own operating point.
+            checked: As of `embed_picture`.
 
         Raises:
             CodeError: A code of another hasher.
-            ConfigError: The hasher is not calibrated.
+            ConfigError: The hasher is not calibrated, or not at that rate.
             FaceError: As of `embed_picture`.
         """
-        threshold = threshold_at(self.calibration, name=self.name)
-        return decide(self.calibration, code.distance(self.hash(picture, key)), threshold)
+        threshold = threshold_at(self.calibration, fmr, name=self.name)
+        if (code.fingerprint, len(code)) != (self.fingerprint, self.code_length):
+            raise CodeError(f"expected a code of the hasher {self.fingerprint[:12]}, received {code!r}")
+        probe = self.templates(self.embed_picture(picture, checked=checked)[None], key)
+        symbols = code.symbols[None]
+        stored = probe._replace(codes=symbols) if isinstance(probe, AsymmetricTemplates) else symbols
+        comparator = self.comparator
+        distance = comparator.paired(comparator.prepare(stored), comparator.prepare(probe))[0]
+        return decide(self.calibration, int(distance), threshold)
 
     @overload
     def hash(self, source: NDArray[np.floating[Any]], keys: Keys) -> NDArray[np.uint8]: ...

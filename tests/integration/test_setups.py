@@ -1,4 +1,4 @@
-"""The set-up of a door, as docs/setups.md has it, followed word by word in an empty folder."""
+"""The set-ups of a door (docs/setups.md) and of cards (docs/cards.md), followed word by word in an empty folder."""
 
 import os
 import re
@@ -69,3 +69,14 @@ def test_the_door_opens_for_who_is_enrolled(root, run_blocks):
     assert audit.count('"derive"') >= 6
     for name in ("keys/service.keys", "door.keys", "door.db", "bob.png", "certificates/door.key"):
         assert (folder / name).stat().st_mode & 0o777 == 0o600, name
+
+
+def test_a_card_is_made_and_verified_in_five_lines(root, run_blocks):
+    (block,) = re.findall(r"```sh\n(.*?)```", (root / "docs" / "cards.md").read_text(encoding="utf-8"), flags=re.S)
+    assert block.count("\n") == 5
+    done, folder = run_blocks([block])
+    assert "\nalice: match: " in done.stdout, done.stdout + done.stderr
+    assert "\nalice: no match: " in done.stdout
+    assert done.stdout.endswith("somebody else\n")
+    for name in ("door.key", "alice.png"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o600

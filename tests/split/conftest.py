@@ -1,8 +1,5 @@
 """Two share servers in one process, each with its own stores, over calls that tests can cut, change and repeat."""
 
-import types
-
-import numpy as np
 import pytest
 
 from iom.errors import PeerError
@@ -14,37 +11,9 @@ from iom.split.correlations import Terms, deal_files
 from iom.split.gallery import SplitGallery
 from iom.split.server import ShareServer, open_correlations
 from iom.split.share_store import ShareStore
+from tests.gallery.conftest import FakeHasher
 
-SIZE = 32
 ROLES = {"door": "admin", "desk": "verifier", "a": "peer", "b": "peer"}
-
-
-class FakeHasher:
-    """Keyed Index-of-Max over a fixed Gaussian matrix."""
-
-    code_length, alphabet_size, embedding_size, parts = 96, 8, SIZE, 1
-    fingerprint, key_kind = "fake-model", "orthogonal"
-    calibration = types.SimpleNamespace(threshold=50, probability=lambda distance: 0.5)  # mated: 20 to 33, others: 84
-
-    def __init__(self):
-        self._rows = np.random.default_rng(7).normal(size=(96 * 8, SIZE)).astype(np.float32)
-
-    def hash(self, embeddings, keys):
-        keys = keys if isinstance(keys, list) else [keys] * len(embeddings)
-        orders = np.array([key.permutation(SIZE) for key in keys]).reshape(-1, SIZE)
-        turned = np.take_along_axis(np.asarray(embeddings), orders, axis=1)
-        return (turned @ self._rows.T).reshape(-1, 96, 8).argmax(-1).astype(np.uint8)
-
-
-def faces(count, seed=0):
-    rows = np.random.default_rng(seed).normal(size=(count, SIZE))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def again(embedding, seed=1):
-    """Another image of the same person."""
-    row = embedding + 0.05 * np.random.default_rng(seed).normal(size=SIZE)
-    return (row / np.linalg.norm(row)).astype(np.float32)
 
 
 class Line:

@@ -18,7 +18,7 @@ from iom.gallery.gallery import Gallery
 from iom.split.messages import AskSubject
 from iom.split.share_store import ShareStore
 from iom.split.shares import join_half_keys, record_label
-from tests.split.conftest import again, faces
+from tests.gallery.conftest import again, faces
 
 ALICE, BOB, EVE = faces(3)
 

@@ -13,7 +13,7 @@ from iom.service.rate_limit import Backoff
 from iom.split import messages
 from iom.split.comparison import Offer, Reply
 from iom.split.server import SHARE_ROLES
-from tests.split.conftest import again, faces
+from tests.gallery.conftest import again, faces
 
 ALICE, BOB, EVE = faces(3)
 ATTEMPT = bytes(range(16))

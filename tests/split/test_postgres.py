@@ -7,8 +7,9 @@ import pytest
 
 from iom.errors import NotEnrolledError, StoreError
 from iom.gallery.stores.base import open_store
+from tests.gallery.conftest import again, faces
 from tests.gallery.postgres_server import Server, Wire, find_binaries
-from tests.split.conftest import Pair, again, faces
+from tests.split.conftest import Pair
 from tests.split.test_gallery import (  # noqa: F401  # again, over PostgreSQL
     test_a_commit_without_an_answer_is_done_on_both,
     test_a_match_and_a_non_match,

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.asymmetric import CodeVectors
-from iom.codes.comparators import ASYMMETRIC
 from iom.codes.distances import Neighbours, nearest, paired, within
 from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
 from iom.codes.scan import InterleavedCodes, grown
@@ -227,11 +226,10 @@ class Searcher:
         """The `top` nearest of a probe `(D,)`, or all within `threshold`."""
         name = application.name
         if application.key_mode == "application":
-            vectors = vectors_of(hasher)
-            epochs = frozenset(self.refresh(application, vectors))
+            epochs = frozenset(self.refresh(application))
             while True:
                 probes = make_probes(self._keys, application, hasher, embedding, epochs)
-                found = self.nearest(application, probes, top=top, threshold=threshold, vectors=vectors)
+                found = self.nearest(application, probes, top=top, threshold=threshold)
                 if found.epochs <= epochs:
                     return found.hits
                 epochs = found.epochs  # the key was rotated meanwhile
@@ -390,15 +388,11 @@ def make_probes(
 ) -> dict[int, Probe]:
     """A probe `(D,)` under the common key of each epoch."""
     wanted = sorted(epochs)
-    made = dict(zip(wanted, keys.application_keys(application.name, wanted), strict=True))
-    if hasher.comparison == ASYMMETRIC:
-        return {epoch: hasher.rows(embedding[None], key) for epoch, key in made.items()}
-    return {epoch: pack(hasher.hash(embedding[None], key), hasher.alphabet_size) for epoch, key in made.items()}
-
-
-def vectors_of(hasher: FaceHasher) -> CodeVectors | None:
-    """What the symbols of its codes stand for, where a hasher compares by asymmetric distance."""
-    return hasher.vectors if hasher.comparison == ASYMMETRIC else None
+    made = keys.application_keys(application.name, wanted)
+    return {
+        epoch: pack(hasher.hash(embedding[None], key), hasher.alphabet_size)
+        for epoch, key in zip(wanted, made, strict=True)
+    }
 
 
 def best_hits(hits: list[Hit], top: int, threshold: int | None) -> list[Hit]:

@@ -52,7 +52,9 @@ def ordered(distances, k):
 ROW_SIZE = 12
 MODULES = {"portable": portable, "compiled": compiled}
 SHUFFLES = [name for name, kind in compiled.SHUFFLES.items() if kind.features <= compiled.features()]
-PATHS = [pytest.param(each, marks=[] if each in ("", "vpermb", "vpshufb") else pytest.mark.proof) for each in ["", *SHUFFLES]]
+PATHS = [
+    pytest.param(each, marks=[] if each in ("", "vpermb", "vpshufb") else pytest.mark.proof) for each in ["", *SHUFFLES]
+]
 shapes = {
     "code_length": st.one_of(st.integers(1, 70), st.sampled_from([128, 257])),
     "alphabet_size": st.sampled_from([2, 3, 4, 5, 8, 9, 16, 17, 256]),

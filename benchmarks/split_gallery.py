@@ -83,7 +83,7 @@ class HeadHasher:
         self.embedding_size, self.key_size, self.code_length, self.alphabet_size = sizes
         self.key_kind, self._keep, self.threshold, self._head = key_kind, keep, threshold, head
         self.fingerprint, self.calibration = "benchmarks/split_gallery", None
-        linear, self._keyed, kernel = head.disclosed(self.embedding_size)
+        linear, self._keyed, kernel, _ = head.disclosed(self.embedding_size)
         self._vectors = centred(np, kernel, self.alphabet_size).reshape(len(kernel), -1)
         self._back = np.linalg.pinv(linear)
         self.times: list[float] = []

@@ -182,7 +182,7 @@ def _inverted(system: AttackedSystem, code: NDArray[np.uint8], key: TransformKey
     if system.vectors is None:
         raise TypeError(f"{system.name}: expected a linear system")
     vectors = system.vectors(key)
-    return unit(read_back(vectors - vectors.mean(axis=2, keepdims=True), code))
+    return unit(read_back(system.centred(vectors), code))
 
 
 def read_codes(data: bytes, names: Sequence[str], encoding: str) -> list[Reading]:

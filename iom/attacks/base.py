@@ -74,10 +74,11 @@ class AttackedSystem:
 
     `alphabet_size` is 0 where templates are not codes. `vectors` `(D, M, Q)` is None where the system is not linear,
     `responses` (gradients) where there are none or `vectors` are there. `public_vectors` `(K, M, Q)` is the projection
-    behind the key, if it is the same for all keys; `before_key` then maps embeddings to the rows that the key is
-    applied to, `(N, W)` with W >= K for each window of dimensions that a key may choose; `key_kind`, a key of
-    `KEY_KINDS`, says how it is applied. `recover` finds the key of templates `(k, M)` of known embeddings `(k, D)`, if
-    it has so few parameters that they can be solved for.
+    behind the key, if it is the same for all keys; `half_norms` `(M, Q)` are what its responses are less by, of a
+    product frame with a bias; `before_key` then maps embeddings to the rows that the key is applied to, `(N, W)` with
+    W >= K for each window of dimensions that a key may choose; `key_kind`, a key of `KEY_KINDS`, says how it is
+    applied. `recover` finds the key of templates `(k, M)` of known embeddings `(k, D)`, if it has so few parameters
+    that they can be solved for.
     """
 
     name: str
@@ -88,6 +89,7 @@ class AttackedSystem:
     vectors: Callable[[TransformKey], Vectors] | None = None
     responses: Callable[[TransformKey], ResponseGradient] | None = None
     public_vectors: Vectors | None = dataclasses.field(default=None, repr=False)
+    half_norms: Vectors | None = dataclasses.field(default=None, repr=False)
     before_key: Callable[[Embeddings], list[Embeddings]] | None = None
     key_kind: str = ""
     recover: Callable[[Templates, Embeddings], ResponseGradient] | None = None
@@ -98,6 +100,10 @@ class AttackedSystem:
         if value is None:
             raise DataError(f"{self.name}: this attack needs '{part}', which this system has not")
         return value
+
+    def centred(self, vectors: Vectors) -> Vectors:
+        """Vectors `(K, M, Q)` less the mean of each position, which no argmax without a bias sees."""
+        return vectors if self.half_norms is not None else vectors - vectors.mean(axis=2, keepdims=True)
 
     def distances(self, a: Templates, b: Templates) -> NDArray[np.float64]:
         """Distance of row i of `a` and row i of `b`, `(N,)`; lower = more alike."""
@@ -145,10 +151,15 @@ class Leak:
         return value
 
     def stacked(self) -> tuple[Vectors, NDArray[np.intp]]:
-        """All records as one long code: centred vectors `(D, S, Q)`, as means change no argmax, and codes `(N, S)`."""
+        """All records as one long code: vectors `(D, S, Q)`, centred, and codes `(N, S)`."""
         vectors = np.concatenate(self.known("vectors"), axis=1)
         codes = np.concatenate(self.known("codes"), axis=1).astype(np.intp)
-        return vectors - vectors.mean(axis=2, keepdims=True), codes
+        return self.system.centred(vectors), codes
+
+    def stacked_half_norms(self) -> Vectors | None:
+        """What the responses of all records are less by, `(S, Q)`; None where there is no bias."""
+        found = self.system.half_norms
+        return None if found is None else np.tile(found, (len(self.known("vectors")), 1))
 
 
 @dataclasses.dataclass(frozen=True)

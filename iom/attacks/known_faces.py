@@ -53,7 +53,7 @@ def store_rows(system: AttackedSystem, templates: Templates, *, seed: int = 0) -
     """What templates `(N, M)` tell without a key, unit rows `(N, K)`: read back, else their principal coordinates."""
     vectors = system.public_vectors
     if vectors is not None:
-        return unit(read_back(vectors - vectors.mean(axis=2, keepdims=True), templates))
+        return unit(read_back(system.centred(vectors), templates))
     size = system.alphabet_size
     values = one_hot(templates, size).reshape(len(templates), -1) if size else templates.astype(np.float32)
     values = values - values.mean(axis=0)

@@ -73,8 +73,7 @@ def key_free_features(leak: Leak, templates: Templates) -> NDArray[np.float64]:
         parts.append(np.stack([(templates == s).mean(axis=1) for s in symbols], axis=1))
     vectors = leak.system.public_vectors
     if vectors is not None:
-        centred = vectors - vectors.mean(axis=2, keepdims=True)
-        pointed = read_back(centred, templates).astype(np.float64)
+        pointed = read_back(leak.system.centred(vectors), templates).astype(np.float64)
         pointed /= np.maximum(np.linalg.norm(pointed, axis=1, keepdims=True), 1e-12)
         powers = [np.sum(pointed**power, axis=1, keepdims=True) for power in (1, 3, 4)]
         parts += [*powers, np.sort(pointed, axis=1)]
@@ -123,7 +122,7 @@ def link_by_sorted_values(first: Leak, second: Leak, left: Pairs, right: Pairs) 
 def keyed_rows(leak: Leak) -> Embeddings:
     """The rows behind the key, as near as the first record's codes tell, `(N, K)`, unit length."""
     vectors = leak.system.public("public_vectors")
-    return unit(read_back(vectors - vectors.mean(axis=2, keepdims=True), leak.known("codes")[0]))
+    return unit(read_back(leak.system.centred(vectors), leak.known("codes")[0]))
 
 
 def sorted_values(rows: Embeddings, size: int = 0) -> NDArray[np.float64]:

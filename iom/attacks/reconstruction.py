@@ -133,7 +133,7 @@ def cross_entropy_descent(leak: Leak) -> Embeddings:
     """Descend from a random start, through vectors or a network; through the latter on the first record only."""
     start = unit(numpy_stream(leak.seed, "attacks/descent").normal(size=(leak.victims, leak.system.embedding_size)))
     if leak.vectors is not None:
-        return descend(*leak.stacked(), start)
+        return descend(*leak.stacked(), start, half_norms=leak.stacked_half_norms())
     codes = leak.known("codes")[0]
     return unit(leak.known("responses")[0].descend(codes, start, steps=STEPS))
 
@@ -146,26 +146,36 @@ def posterior_mode(leak: Leak) -> Embeddings:
     """
     vectors, codes = leak.stacked()
     population = Population.of(leak.known("population"))
-    return descend(vectors, codes, unit(read_back(vectors, codes)), population=population)
+    start = unit(read_back(vectors, codes))
+    return descend(vectors, codes, start, half_norms=leak.stacked_half_norms(), population=population)
 
 
 def descend(
-    vectors: Vectors, codes: Templates, start: Embeddings, *, population: Population | None = None, steps: int = STEPS
+    vectors: Vectors,
+    codes: Templates,
+    start: Embeddings,
+    *,
+    half_norms: Vectors | None = None,
+    population: Population | None = None,
+    steps: int = STEPS,
 ) -> Embeddings:
-    """Unit vectors `(N, D)` that lower the cross-entropy between softmax(T x W) and codes `(N, M)`.
+    """Unit vectors `(N, D)` that lower the cross-entropy between softmax(T (x W - b)) and codes `(N, M)`.
 
-    W is centred, `(D, M, Q)`. A population adds minus the log density of x at unit length.
+    W is `(D, M, Q)`, centred where there is no b = `half_norms` `(M, Q)`. A population adds minus the log density of x
+    at unit length.
     """
     size, length, alphabet_size = vectors.shape
     flat = vectors.reshape(size, -1)
     spread = np.sqrt(np.mean(np.sum(flat.astype(np.float64) ** 2, axis=0)) / size)
-    flat = (flat * (SHARPNESS / max(spread, 1e-12))).astype(np.float32)
+    sharpness = np.float32(SHARPNESS / max(spread, 1e-12))
+    flat = flat * sharpness
+    bias = np.float32(0) if half_norms is None else half_norms * sharpness
     wanted = one_hot(codes, alphabet_size)
 
     def gradient(rows: Rows) -> Rows:
         # Single precision: all the time goes into these two products.
         responses = (rows.astype(np.float32) @ flat).reshape(len(rows), length, alphabet_size)
-        shares = softmax(responses, axis=2) - wanted
+        shares = softmax(responses - bias, axis=2) - wanted
         slope = (shares.reshape(len(rows), -1) @ flat.T).astype(np.float64)
         return np.asarray(slope if population is None else slope + population.pull(rows))
 
@@ -192,7 +202,7 @@ def _features(leak: Leak, templates: Sequence[Templates]) -> Embeddings:
     for record, template in enumerate(templates):
         if leak.vectors is not None:
             vectors = leak.vectors[record]
-            parts.append(read_back(vectors - vectors.mean(axis=2, keepdims=True), template))
+            parts.append(read_back(leak.system.centred(vectors), template))
         elif leak.system.alphabet_size:
             parts.append(one_hot(template, leak.system.alphabet_size).reshape(len(template), -1))
         else:

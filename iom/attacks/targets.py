@@ -78,7 +78,7 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
     if not isinstance(hasher, ArtifactFaceHasher | KerasFaceHasher):
         raise TypeError(f"expected a hasher of a folder or an artefact, received {type(hasher)}")
     model = hasher.model if isinstance(hasher, KerasFaceHasher) else None
-    linear, keyed_rows, kernel = hasher.head.disclosed(hasher.embedding_size)
+    linear, keyed_rows, kernel, bias = hasher.head.disclosed(hasher.embedding_size)
     if linear is None and model is None:
         raise WeightsError(
             f"attacks on {hasher.name}: its network has hidden layers, and descending through them "
@@ -115,6 +115,7 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
         vectors=None if linear is None else vectors,
         responses=None if linear is not None else lambda key: NetworkInversion(model, order(key)),
         public_vectors=kernel.reshape(shape),
+        half_norms=0.5 * np.square(kernel.reshape(shape)).sum(axis=0) if bias else None,
         before_key=before_key,
         key_kind=hasher.key_kind,
     )

@@ -36,10 +36,11 @@ class CodeVectors:
     alphabet_size: int
 
     @classmethod
-    def of_kernel(cls, kernel: ArrayLike, alphabet_size: int) -> "CodeVectors":
+    def of_kernel(cls, kernel: ArrayLike, alphabet_size: int, *, centred: bool = True) -> "CodeVectors":
         """The vectors of a projection `(K, M * Q)`, those of a position side by side.
 
-        The mean of each position is taken off, which no argmax sees; the longest vector is scaled to `LENGTH`.
+        The longest vector is scaled to `LENGTH`. With `centred` the mean of each position is taken off, which no argmax
+        sees; one with a half-norm bias does see it.
 
         Raises:
             CodeError: Not a finite matrix of M * Q columns, or no vectors of different symbols.
@@ -50,7 +51,7 @@ class CodeVectors:
                 f"code vectors: expected finite values (K, M * {alphabet_size}), received shape {wide.shape}"
             )
         positions = wide.reshape(len(wide), -1, alphabet_size)
-        vectors = (positions - positions.mean(axis=2, keepdims=True)).reshape(wide.shape)
+        vectors = (positions - positions.mean(axis=2, keepdims=True)).reshape(wide.shape) if centred else wide
         longest = np.sqrt(np.square(vectors).sum(axis=0).max(initial=0.0))
         if not longest > 0:
             raise CodeError("code vectors: all symbols of a position have the same vector")

@@ -277,8 +277,15 @@ class HasherConfig(CodeConfig):
     """Units of each; 0 is as many as the embedding has dimensions."""
     bottleneck: Size = 0
     """Dimensions of the vector that the key is applied to; 0 is as many as the embedding has."""
+    comparison: Literal["symbols", "asymmetric"] = "symbols"
+    """How a code will be compared, and its threshold found: `symbols`, with the probe's code;
+    `asymmetric`, with the probe's keyed row, which needs the key and the unmasked code. The codes
+    are the same."""
     projection: str = "simplex"
-    """Initial projection after the key: `gaussian`, `orthonormal`, `simplex`, `cross_polytope`."""
+    """Initial projection after the key: `gaussian`, `orthonormal`, `simplex`, `cross_polytope`, or
+    `product`: each position sees a block of its own, and one codebook serves all blocks."""
+    half_norm_bias: bool = True
+    """Of a product frame: a position chooses the vector nearest to its block; false: the one of the largest product."""
     train_projection: bool = False
     inverse_temperature: Annotated[float, Field(gt=0, le=MaxTemperature)] = 20.0
     """T of the relaxed codes, at the start of the training."""
@@ -294,6 +301,11 @@ class HasherConfig(CodeConfig):
         require(self.whitening == 0 or self.learned_layer, "whitening", "0 without a learned layer", self.whitening)
         expected = f"at least 1 with key_kind '{self.key_kind}'"
         require(not KEY_KINDS[self.key_kind].chooses or self.keep > 0, "keep", expected, self.keep)
+        product = self.projection == "product"
+        expected = "0 with projection 'product', whose positions do not meet"
+        require(not product or self.refinement_steps == 0, "refinement_steps", expected, self.refinement_steps)
+        expected = f"true with projection '{self.projection}', which has no bias"
+        require(product or self.half_norm_bias, "half_norm_bias", expected, self.half_norm_bias)
         require(self.bottleneck != 1, "bottleneck", "0 (as the embedding), or 2 to 16384", self.bottleneck)
         expected = f"at most hasher.bottleneck ({self.bottleneck})"
         require(self.bottleneck == 0 or self.keep <= self.bottleneck, "keep", expected, self.keep)
@@ -547,8 +559,9 @@ class CodeTripletConfig(CodeLossConfig):
     name: Literal["triplet"] = "triplet"
     margin: NonNegativeFloat = 0.1
     mining: Mining = "batch_hard"
-    distance: Literal["collision", "euclidean", "cosine"] = "collision"
-    """`collision`: expected share of differing positions. `euclidean`, `cosine`: of the codes."""
+    distance: Literal["comparison", "collision", "asymmetric", "euclidean", "cosine"] = "comparison"
+    """`collision`: expected share of differing positions. `asymmetric`: 1 - cosine of a code, read back, and a keyed
+    row. `comparison`: that of the two which `hasher.comparison` names. `euclidean`, `cosine`: of the codes."""
 
 
 class ArcTripletConfig(CodeLossConfig):
@@ -586,11 +599,14 @@ class MultiSimilarityConfig(CodeLossConfig):
 
 
 class QuantizationConfig(CodeLossConfig):
-    """Distance of the softmax of a position from a decision for one symbol."""
+    """Distance of the softmax of a position from a decision for one symbol, or of a row from its code."""
 
     name: Literal["quantization"] = "quantization"
-    form: Literal["one_max", "entropy", "rounding"] = "one_max"
-    """`rounding`: of the soft index, as in deep rank hashing."""
+    form: Literal["one_max", "entropy", "rounding", "reconstruction", "anisotropic"] = "one_max"
+    """`rounding`: of the soft index, as in deep rank hashing. `reconstruction`: squared length of the
+    keyed row less its code, read back; `anisotropic`: the same, the part along the row weighing more."""
+    parallel_weight: Annotated[float, Field(ge=1)] = 4.0
+    """How much more, with `anisotropic`."""
 
 
 class BalanceConfig(CodeLossConfig):
@@ -617,7 +633,7 @@ class BinarizationConfig(CodeLossConfig):
 
 
 class CodeDistillationConfig(CodeLossConfig):
-    """Deviation of the collision probability from that of the cosine of the embeddings."""
+    """Deviation of collision probability, or asymmetric cosine, from what the cosine of the embeddings lets expect."""
 
     name: Literal["distillation"] = "distillation"
     centre: Cosine = 0.3
@@ -629,11 +645,11 @@ class CodeDistillationConfig(CodeLossConfig):
 
 
 class LogisticConfig(CodeLossConfig):
-    """Logistic loss of the decision by collision probability."""
+    """Logistic loss of the decision by collision probability, or by asymmetric cosine."""
 
     name: Literal["logistic"] = "logistic"
     centre: Cosine = 0.3
-    """Cosine whose collision probability is the threshold of the decision."""
+    """Threshold of the decision: an asymmetric cosine, or a cosine whose collision probability it is."""
     slope: NonNegativeFloat = 30.0
     """Steepness around it."""
 

@@ -427,6 +427,15 @@ def _projection(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
     return graph.reshape(flat, layer.code_length, layer.alphabet_size)
 
 
+def _product(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
+    codebook = np.asarray(layer.codebook)
+    blocks = graph.reshape(rows, layer.code_length, len(codebook))
+    responses = graph.add("MatMul", blocks, graph.constant(codebook))
+    if not layer.half_norm_bias:
+        return responses
+    return graph.add("Sub", responses, graph.constant(0.5 * np.square(codebook).sum(axis=0)))
+
+
 def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> str:
     """As `iom.nn.layers.index_of_max.refine`."""
     vectors = kernel.reshape(len(kernel), -1, layer.alphabet_size)
@@ -484,6 +493,7 @@ LAYERS: dict[str, Callable[..., str]] = {
     "ReLU": _relu,
     "Rescaling": _rescaling,
     "Reshape": _reshape,
+    "ProductProjection": _product,
     "UnitLength": _unit_length,
     "ZeroPadding2D": _zero_padding,
 }

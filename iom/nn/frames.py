@@ -2,9 +2,14 @@
 
 A frame that spreads its vectors evenly makes less noise than independent vectors: behind a tight frame (orthonormal
 bases side by side) the part of the noise that is of second degree cancels.
+
+In a product frame (product quantisation: Jegou, Douze and Schmid, TPAMI 2011) position i sees block i of the dimensions
+alone, and one codebook of Q vectors serves all blocks. Behind a random rotation all blocks are alike, and so it serves
+every key, too.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +20,10 @@ from iom.errors import ConfigError
 
 Frame = NDArray[np.float32]
 """Vectors as columns, `(size, M * Q)`, those of a position side by side."""
+PRODUCT = "product"
+"""The product frame, which is not drawn from `FRAMES`: it is a codebook `(size / M, Q)`, vectors as columns."""
+CODEBOOK_ROWS = 1 << 15
+"""Blocks that the vectors of a codebook are found on."""
 
 
 def gaussian_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
@@ -72,6 +81,43 @@ def _require(holds: bool, frame: str, expected: str, alphabet_size: int) -> None
         raise ConfigError(
             f"the frame '{frame}' needs {expected}, received alphabet_size {alphabet_size}; take 'orthonormal'"
         )
+
+
+def block_size(size: int, code_length: int) -> int:
+    """Dimensions of a block of the product frame: `size` are cut into M = `code_length` equal ones."""
+    if size % code_length:
+        divisors = ", ".join(str(number) for number in range(1, size + 1) if size % number == 0)
+        raise ConfigError(
+            f"hasher.code_length: the product frame cuts the {size} dimensions behind the key into equal blocks: "
+            f"expected one of {divisors}, received {code_length}"
+        )
+    return size // code_length
+
+
+def drawn_codebook(size: int, code_length: int, alphabet_size: int, *, seed: int) -> Frame:
+    """Codebook `(size / M, Q)` for unit rows in uniformly random directions, as a random rotation leaves them.
+
+    Needs scikit-learn.
+    """
+    stream = numpy_stream(seed, "product/rows")
+    rows = stream.standard_normal((-(-CODEBOOK_ROWS // code_length), size))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return fitted_codebook(rows.reshape(-1, block_size(size, code_length)), alphabet_size, seed=seed)
+
+
+def fitted_codebook(blocks: NDArray[np.floating[Any]], alphabet_size: int, *, seed: int) -> Frame:
+    """Codebook `(d, Q)` of blocks `(N, d)` by k-means, rounded to half precision."""
+    from sklearn.cluster import KMeans
+
+    if len(np.unique(blocks, axis=0)) < alphabet_size:
+        raise ConfigError(f"hasher.alphabet_size: {alphabet_size} vectors need as many different rows, received fewer")
+    found = KMeans(alphabet_size, n_init=2, random_state=seed).fit(np.asarray(blocks, np.float64))
+    return np.asarray(found.cluster_centers_.T, np.float16).astype(np.float32)
+
+
+def product_kernel(codebook: Frame, code_length: int) -> Frame:
+    """The product frame of a codebook `(d, Q)` as projection vectors `(M d, M Q)`, zero outside of their block."""
+    return np.kron(np.eye(code_length, dtype=np.float32), codebook)
 
 
 FRAMES: dict[str, Callable[[int, int, int, np.random.Generator], Frame]] = {

@@ -10,9 +10,11 @@ from iom._registry import lookup
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS
 from iom.nn.adapter import orthonormal_map
+from iom.nn.frames import PRODUCT, drawn_codebook
 from iom.nn.hash_numpy import DECAY, RATE, check_sizes
 from iom.nn.layers import UnitLength, graph_nodes, keyed
 from iom.nn.layers.index_of_max import IoMProjection
+from iom.nn.layers.product import ProductProjection
 
 if TYPE_CHECKING:
     from iom.config import HasherConfig
@@ -72,19 +74,26 @@ def build_hasher(embedding_size: int, config: "HasherConfig", *, seed: int = 0) 
     rows = keyed_layer(config.key_kind, keep=config.keep, name=KEYED_LAYER)([rows, order])
     if config.keep:
         rows = UnitLength(name="unit_kept")(rows)
-    responses = IoMProjection(
-        config.code_length,
-        config.alphabet_size,
+    responses = _projection(config, seed=seed)(rows)
+    model = keras.Model({"embedding": embedding, "order": order}, responses, name="hasher")
+    _set_starting_weights(model, seed=seed)
+    return model
+
+
+def _projection(config: "HasherConfig", *, seed: int) -> keras.layers.Layer:
+    """The layer behind the key."""
+    shape = config.code_length, config.alphabet_size
+    named = {"trainable": config.train_projection, "name": PROJECTION}
+    if config.projection == PRODUCT:
+        return ProductProjection(*shape, half_norm_bias=config.half_norm_bias, **named)
+    return IoMProjection(
+        *shape,
         initial=config.projection,
         seed=seed,
         refinement_steps=config.refinement_steps,
         refinement_gain=config.refinement_gain,
-        trainable=config.train_projection,
-        name=PROJECTION,
-    )(rows)
-    model = keras.Model({"embedding": embedding, "order": order}, responses, name="hasher")
-    _set_starting_weights(model, seed=seed)
-    return model
+        **named,
+    )
 
 
 def _add_hidden_layer(rows: Any, number: int, *, units: int) -> Any:
@@ -106,7 +115,10 @@ def _add_hidden_layer(rows: Any, number: int, *, units: int) -> Any:
 def _set_starting_weights(model: keras.Model, *, seed: int) -> None:
     """Draw the weights of these layers with NumPy, the same on every machine."""
     for layer in model.layers:
-        if layer.name == BOTTLENECK:
+        if isinstance(layer, ProductProjection):
+            size = layer.codebook.shape[0] * layer.code_length
+            layer.set_weights([drawn_codebook(size, layer.code_length, layer.alphabet_size, seed=seed)])
+        elif layer.name == BOTTLENECK:
             layer.set_weights([orthonormal_map(*layer.kernel.shape, seed=seed)])
         elif layer.name.startswith("hidden_") and layer.name.endswith(("_in", "_out")):
             shape = tuple(layer.kernel.shape)
@@ -166,4 +178,7 @@ def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
             "decay": DECAY,
         }
         return "projection", settings, {"kernel": np.asarray(layer.kernel)}
+    if kind == "ProductProjection":
+        settings = {"code_length": layer.code_length, "half_norm_bias": layer.half_norm_bias}
+        return PRODUCT, settings, {"codebook": np.asarray(layer.codebook)}
     raise WeightsError(f"{layer.name}: the layer {kind} has no step in iom/nn/hash_numpy.py")

@@ -21,7 +21,7 @@ from iom._untrusted import parse_json, read_arrays
 from iom.codes.asymmetric import CodeVectors
 from iom.errors import ConfigError, WeightsError
 from iom.keys import KEY_KINDS, ROTATION_ROUNDS
-from iom.nn.frames import draw_frame
+from iom.nn.frames import PRODUCT, block_size, draw_frame, drawn_codebook, product_kernel
 
 if TYPE_CHECKING:
     from iom.config import HasherConfig
@@ -95,14 +95,18 @@ class Head:
     @functools.cached_property
     def vectors(self) -> CodeVectors:
         """What the symbols of a code stand for."""
-        _, _, _, settings = self._steps[self._projection_step]
+        name, _, _, settings = self._steps[self._projection_step]
+        if name == PRODUCT:
+            codebook, bias = settings["codebook"], settings["half_norm_bias"]
+            kernel = product_kernel(codebook, settings["code_length"])
+            return CodeVectors.of_kernel(kernel, codebook.shape[1], centred=not bias)
         return CodeVectors.of_kernel(settings["kernel"], settings["alphabet_size"])
 
     @property
     def _projection_step(self) -> int:
         """Number of the step that makes the responses, the last one."""
         name, _, reads, _ = self._steps[-1]
-        if name != PROJECTION or reads != [len(self._steps)]:
+        if name not in (PROJECTION, PRODUCT) or reads != [len(self._steps)]:
             raise WeightsError("the last step of this hash is no projection of the row before it; export again")
         return len(self._steps) - 1
 
@@ -114,25 +118,29 @@ class Head:
                 values.append(step(*(values[number] for number in reads), **settings))
         return values[-1]
 
-    def disclosed(self, embedding_size: int) -> tuple[Array | None, Callable[[Array, Array], Array], Array]:
-        """Parts that an attacker who has it knows: map before the key, function of the key, projection kernel.
+    def disclosed(self, embedding_size: int) -> tuple[Array | None, Callable[[Array, Array], Array], Array, bool]:
+        """Parts that an attacker who has it knows: map before the key, function of the key, projection kernel, bias.
 
         The map is `(D, K)`, `None` where a hidden layer bends it; the function takes rows and orders to rows. Steps
-        that only change the length of a row change no code and are left out.
+        that only change the length of a row are left out: they change no code, and with a half-norm bias (the last
+        part says whether there is one) rows are of unit length.
         """
         linear: Array | None = np.eye(embedding_size, dtype=np.float32)
         kernel: Array = np.zeros(0, np.float32)
+        bias = False
         keyed: Callable[[Array, Array], Array] = functools.partial(_permutation, keep=0)
         for name, step, _, settings in self._steps:
             if name in {kind.step for kind in KEY_KINDS.values()}:
                 keyed = functools.partial(step, **settings)
             elif name == PROJECTION:
                 kernel = settings["kernel"]
+            elif name == PRODUCT:
+                kernel, bias = product_kernel(settings["codebook"], settings["code_length"]), settings["half_norm_bias"]
             elif name == "dense" and "bias" not in settings and linear is not None:
                 linear = linear @ settings["kernel"]
             elif name != "unit":
                 linear = None
-        return linear, keyed, kernel
+        return linear, keyed, kernel, bias
 
 
 def write_head(path: Path, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:
@@ -161,16 +169,13 @@ def untrained_head(
     if config.hidden_layers or config.bottleneck:
         raise ConfigError("hasher: hidden layers and a bottleneck are trained; use iom train-stage2")
     learned = np.eye(embedding_size, dtype=np.float32) if whitening is None else whitening
-    kernel = draw_frame(config.projection, config.keep or size, config.code_length, config.alphabet_size, seed=seed)
-    refinement = {"steps": config.refinement_steps, "gain": config.refinement_gain, "rate": RATE, "decay": DECAY}
     named: list[tuple[str, dict[str, Any], dict[str, Array]]] = [("unit", {}, {})]
     if config.learned_layer:
         named += [("dense", {}, {"kernel": learned}), ("unit", {}, {})]
     named.append((KEY_KINDS[config.key_kind].step, {"keep": config.keep}, {}))
     if config.keep:
         named.append(("unit", {}, {}))
-    frozen = kernel.astype(np.float16).astype(np.float32)
-    named.append((PROJECTION, {"alphabet_size": config.alphabet_size, **refinement}, {"kernel": frozen}))
+    named.append(_untrained_projection(config.keep or size, config, seed=seed))
     steps: list[dict[str, Any]] = []
     arrays: dict[str, Array] = {}
     for number, (name, settings, values) in enumerate(named):
@@ -180,6 +185,19 @@ def untrained_head(
         reads = [before, 1] if name == KEY_KINDS[config.key_kind].step else [before]
         steps.append({"step": name, "reads": reads, "settings": settings, "arrays": keys})
     return steps, arrays
+
+
+def _untrained_projection(
+    size: int, config: "HasherConfig", *, seed: int
+) -> tuple[str, dict[str, Any], dict[str, Array]]:
+    """Name, settings and arrays of the last step."""
+    shape = size, config.code_length, config.alphabet_size
+    if config.projection == PRODUCT:
+        settings = {"code_length": config.code_length, "half_norm_bias": config.half_norm_bias}
+        return PRODUCT, settings, {"codebook": drawn_codebook(*shape, seed=seed)}
+    frozen = draw_frame(config.projection, *shape, seed=seed).astype(np.float16).astype(np.float32)
+    refinement = {"steps": config.refinement_steps, "gain": config.refinement_gain, "rate": RATE, "decay": DECAY}
+    return PROJECTION, {"alphabet_size": config.alphabet_size, **refinement}, {"kernel": frozen}
 
 
 def check_sizes(embedding_size: int, config: "HasherConfig") -> int:
@@ -195,6 +213,8 @@ def check_sizes(embedding_size: int, config: "HasherConfig") -> int:
             f"hasher.keep: key_kind '{config.key_kind}' keeps fewer than the {size} dimensions, as a renewal "
             f"moves to others; half of them, {size // 2}, share nothing"
         )
+    if config.projection == PRODUCT:
+        block_size(config.keep or size, config.code_length)
     return size
 
 
@@ -249,6 +269,15 @@ def hadamard(xp: Any, rows: Array) -> Array:
         blocks.append(xp.reshape(block, (-1, size)) * (1.0 / math.sqrt(size)))
         start += size
     return xp.concatenate(blocks, axis=1)
+
+
+def product_responses(xp: Any, rows: Array, codebook: Array, code_length: int, *, half_norm_bias: bool) -> Array:
+    """Responses `(N, M, Q)` of a product frame with the codebook `(d, Q)`, of rows `(N, M d)`.
+
+    `<w, u_i> - |w|^2 / 2` is largest for the vector w nearest to block u_i; without a bias it is `<w, u_i>`.
+    """
+    responses = xp.matmul(xp.reshape(rows, (-1, code_length, codebook.shape[0])), codebook)
+    return responses - 0.5 * xp.sum(xp.square(codebook), axis=0) if half_norm_bias else responses
 
 
 def centred(xp: Any, kernel: Array, alphabet_size: int) -> Array:
@@ -315,5 +344,6 @@ STEPS: dict[str, Callable[..., Any]] = {
     "permutation": _permutation,
     "rotation": functools.partial(rotate, np),
     PROJECTION: _Projection,
+    PRODUCT: functools.partial(product_responses, np),
 }
 """Step of a head to its function, or to a class of which each head makes one; the names are written by the export."""

@@ -12,7 +12,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from iom._files import sha256_of
-from iom._random import seed_everything
+from iom._random import numpy_stream, seed_everything
 from iom.baselines import BASELINES
 from iom.config import EmbedderConfig, FolderConfig, HasherConfig, Stage2Config
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
@@ -22,12 +22,15 @@ from iom.keys import KEY_KINDS
 from iom.models.embedder import Embedder, load_embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.adapter import independent_parts, leading_directions, within_class_whitening
-from iom.nn.hash_network import BOTTLENECK, LEARNED_LAYER, build_hasher
+from iom.nn.frames import CODEBOOK_ROWS, PRODUCT, fitted_codebook
+from iom.nn.hash_network import BOTTLENECK, LEARNED_LAYER, PROJECTION, build_hasher, shape_of
 from iom.nn.hash_numpy import check_sizes
 from iom.nn.layers.cosine import ClassCentres, CosineLogits
-from iom.nn.layers.index_of_max import relaxed_codes
+from iom.nn.layers.index_of_max import hard_index, relaxed_codes
 from iom.nn.losses.code.objectives import (
+    ASYMMETRIC,
     CLASS_COSINES,
+    CODE_AND_ROW,
     COLLISIONS,
     COLLISIONS_ACROSS,
     HASHED_CLASS_COSINES,
@@ -36,7 +39,7 @@ from iom.nn.losses.code.objectives import (
     build_objectives,
     per_key,
 )
-from iom.nn.losses.code.pairs import code_cosine, expected_collision
+from iom.nn.losses.code.pairs import code_cosine, cosine_distance, expected_collision
 from iom.photos.images import read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
@@ -48,6 +51,8 @@ from iom.training.run_dir import RunDir
 BASELINE = "grp"
 BEST, LAST = "best", "last"
 VERIFICATION_KEYS = 5
+CODEBOOK_KEYS = 64
+"""Keys of the rows that the start of a codebook is found on."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,7 +144,26 @@ def initial_network(config: Stage2Config, data: Stage2Data, start: NDArray[np.fl
     if 0 < config.hasher.bottleneck < size:
         rows = _adapted(data.train_embeddings, start)
         bottleneck = leading_directions(rows, config.hasher.bottleneck, seed=config.seed)
-    return start_hasher(size, config.hasher, seed=config.seed, learned_start=start, bottleneck_start=bottleneck)
+    network = start_hasher(size, config.hasher, seed=config.seed, learned_start=start, bottleneck_start=bottleneck)
+    if config.hasher.projection == PRODUCT:
+        _fit_codebook(network, config, data)
+    return network
+
+
+def _fit_codebook(network: keras.Model, config: Stage2Config, data: Stage2Data) -> None:
+    """Set the codebook of a product frame by k-means on training rows under random keys."""
+    shape = shape_of(network)
+    layer = network.get_layer(PROJECTION)
+    derive = KEY_KINDS[shape["key_kind"]].order
+    keys = validation_keys(config.seed, "codebook-keys", CODEBOOK_KEYS)
+    stream = numpy_stream(config.seed, "stage2/codebook-rows")
+    count = -(-CODEBOOK_ROWS // shape["code_length"])
+    rows = data.train_embeddings[stream.integers(len(data.train_embeddings), size=count)]
+    orders = np.array([derive(key, shape["key_size"], shape["keep"]) for key in keys], np.int32)
+    inputs = {"embedding": rows, "order": orders[np.arange(count) % len(keys)]}
+    keyed = keras.Model(network.input, layer.input).predict(inputs, batch_size=1024, verbose=0)
+    blocks = keyed.reshape(-1, layer.codebook.shape[0])
+    layer.set_weights([fitted_codebook(blocks, config.hasher.alphabet_size, seed=config.seed)])
 
 
 def _adapted(rows: NDArray[np.float32], start: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -351,7 +375,13 @@ def training_graph(
         inputs["inverse_temperature"] = keras.Input((1,), name="inverse_temperature")
         temperature = ops.reshape(inputs["inverse_temperature"], (-1, 1, 1))
     orders = [inputs["order"]] if keys == 1 else [inputs["order"][:, key] for key in range(keys)]
-    parts = [_loss_inputs(hasher({"embedding": embedding, "order": order}), config, temperature) for order in orders]
+    projection = hasher.get_layer(PROJECTION)
+    network, read_back = keras.Model(hasher.input, [projection.input, hasher.output]), _ReadBack(projection)
+    both = [network({"embedding": embedding, "order": order}) for order in orders]
+    parts = [
+        _loss_inputs(responses, config, temperature) | _asymmetric_inputs(read_back, keyed, responses)
+        for keyed, responses in both
+    ]
     if COLLISIONS_ACROSS in reads.values():
         shape = hasher.input["order"].shape[1:]
         second = keras.Input(shape, dtype="int32", name="second_order")
@@ -390,6 +420,28 @@ def _embedding_inputs(hasher: keras.Model, backbone: keras.Model | None) -> tupl
         return inputs, inputs["embedding"]
     image = keras.Input(backbone.input_shape[1:], name="image")
     return {"image": image, "order": inputs["order"]}, backbone(image)
+
+
+class _ReadBack(keras.layers.Layer):
+    """Vectors `(B, K)` that relaxed codes `(B, M, Q)` stand for; its weights are those of the layer `projection`."""
+
+    def __init__(self, projection: Any) -> None:
+        super().__init__()
+        self.projection = projection
+
+    def call(self, relaxed: Any) -> Any:
+        return self.projection.read_back(relaxed)
+
+
+def _asymmetric_inputs(read_back: _ReadBack, rows: Any, responses: Any) -> dict[str, Any]:
+    """Inputs of the losses on codes, read back, and keyed rows `(B, K)`.
+
+    The gradient reaches the vectors that a code chose; that of the cosines passes straight through to the row, too.
+    """
+    hard = ops.one_hot(hard_index(responses), responses.shape[-1], dtype=rows.dtype)
+    codes = read_back(hard)
+    through = codes + rows - ops.stop_gradient(rows)
+    return {ASYMMETRIC: 1.0 - cosine_distance(through, rows), CODE_AND_ROW: ops.stack([codes, rows], axis=1)}
 
 
 def _loss_inputs(responses: Any, config: HasherConfig, temperature: Any) -> dict[str, Any]:

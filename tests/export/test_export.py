@@ -78,10 +78,15 @@ def exported(loaded, faces, tmp_path_factory):
     return folder, source
 
 
-@pytest.mark.parametrize("kind", [*KEY_KINDS, "two symbols"])
+PRODUCT = {"projection": "product", "code_length": 32, "alphabet_size": 16, "refinement_steps": 0}
+
+
+@pytest.mark.parametrize("kind", [*KEY_KINDS, "two symbols", "product", "product without a bias"])
 def test_every_kind_of_key_works_in_an_artefact(loaded, faces, tmp_path, kind):
     if kind == "two symbols":
         source = source_of(loaded, "permutation", alphabet_size=2, refinement_steps=10)
+    elif kind.startswith("product"):
+        source = source_of(loaded, "orthogonal", **PRODUCT, half_norm_bias=kind == "product")
     else:
         source = source_of(loaded, kind, **SETTINGS[kind])
     exporter = Exporter(source, calibration=faces.images[:4], faces=faces, key=KEY)
@@ -97,8 +102,9 @@ def test_every_kind_of_key_works_in_an_artefact(loaded, faces, tmp_path, kind):
     assert hasher.parts == source.hasher.parts
 
 
-def test_other_formats_say_the_same(loaded, faces, tmp_path):
-    source = source_of(loaded, "orthogonal")
+@pytest.mark.parametrize("settings", [{}, PRODUCT], ids=["simplex", "product"])
+def test_other_formats_say_the_same(loaded, faces, tmp_path, settings):
+    source = source_of(loaded, "orthogonal", **settings)
     exporter = Exporter(source, calibration=faces.images[:4], faces=faces, key=KEY)
     found = exporter.export(["keras", "litert", "litert_dynamic"], tmp_path, name="a")
     shares = {name: manifest.check.equal_symbols for name, manifest in found.items()}

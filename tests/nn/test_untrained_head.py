@@ -11,7 +11,14 @@ from iom.nn.hash_numpy import Head, head_path, untrained_head, write_head
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"alphabet_size": 2}, {"key_kind": "subset", "keep": 10}, {"learned_layer": False, "whitening": 0.0}],
+    [
+        {},
+        {"alphabet_size": 2},
+        {"key_kind": "subset", "keep": 10},
+        {"learned_layer": False, "whitening": 0.0},
+        {"projection": "product", "code_length": 12, "refinement_steps": 0},
+        {"projection": "product", "code_length": 5, "key_kind": "subset", "keep": 10, "refinement_steps": 0},
+    ],
 )
 def test_it_is_the_network_of_keras(changes, tmp_path):
     config = HasherConfig(**{"code_length": 16, "alphabet_size": 4, **changes})

@@ -108,6 +108,12 @@ class IoMProjection(SavedArguments, keras.layers.Layer):
         responses = ops.matmul(inputs, self.kernel)
         return ops.reshape(responses, (-1, self.code_length, self.alphabet_size))
 
+    def read_back(self, relaxed):
+        """Vectors that relaxed codes stand for, `(B, M, Q)` -> `(B, K)`: those of each position less their mean."""
+        vectors = centred(ops, self.kernel, self.alphabet_size)
+        flat = ops.reshape(relaxed, (-1, self.code_length * self.alphabet_size))
+        return ops.matmul(flat, ops.transpose(vectors))
+
     def save_own_variables(self, store):
         """Store the vectors in half precision."""
         store["kernel"] = ops.convert_to_numpy(self.kernel).astype(np.float16)

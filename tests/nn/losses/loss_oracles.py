@@ -31,6 +31,8 @@ def variants():
 
 
 VARIANTS = list(variants())
+COMPARED = ("triplet", "weighted_margin", "multi_similarity", "distillation", "logistic")
+"""Losses that follow the comparison of the hasher."""
 
 
 @dataclasses.dataclass
@@ -43,6 +45,14 @@ class Batch:
     second: np.ndarray
     """Codes of the same rows under another key."""
     cosines: np.ndarray
+    codes: np.ndarray
+    """Read back, `(B, K)`."""
+    keyed: np.ndarray
+    """Rows that the codes are of, `(B, K)`."""
+
+    def asymmetric(self, i, j):
+        """Cosine of a stored code and the row of a probe."""
+        return self.codes[i] @ self.keyed[j] / np.linalg.norm(self.codes[i]) / np.linalg.norm(self.keyed[j])
 
     def collision(self, i, j, other=None):
         other = self.soft if other is None else other
@@ -65,7 +75,9 @@ class Batch:
         a, b = self.flat(i), self.flat(j)
         return a @ b / math.sqrt(a @ a) / math.sqrt(b @ b)
 
-    def code_cosine(self, i, j):
+    def likeness(self, i, j, hasher):
+        if hasher.comparison == "asymmetric":
+            return self.asymmetric(i, j)
         chance = 1 / self.soft.shape[2]
         return (self.collision(i, j) - chance) / (1 - chance)
 
@@ -82,11 +94,13 @@ def mean(values):
 @oracle
 def triplet(loss, hasher, batch):
     length = batch.soft.shape[1]
+    own = "asymmetric" if hasher.comparison == "asymmetric" else "collision"
     distance = {
+        "asymmetric": lambda i, j: 1 - batch.asymmetric(i, j),
         "collision": lambda i, j: 1 - batch.collision(i, j),
         "euclidean": lambda i, j: math.dist(batch.flat(i), batch.flat(j)) / math.sqrt(2 * length),
         "cosine": lambda i, j: 1 - batch.cosine(i, j),
-    }[loss.distance]
+    }[own if loss.distance == "comparison" else loss.distance]
     d = [[distance(i, j) for j in batch.rows] for i in batch.rows]
     values = []
     for i in batch.rows:
@@ -135,7 +149,7 @@ def weighted_margin(loss, hasher, batch):
     n = loss.dimension
 
     def distance(i, j):
-        return math.sqrt(min(max(2 - 2 * batch.code_cosine(i, j), 1e-6), 4 - 1e-3))
+        return math.sqrt(min(max(2 - 2 * batch.likeness(i, j, hasher), 1e-6), 4 - 1e-3))
 
     def density(d):
         d = min(max(d, loss.cutoff), math.sqrt(4 - 1e-3))
@@ -156,7 +170,7 @@ def multi_similarity(loss, hasher, batch):
     limit, epsilon = loss.boundary, loss.mining_margin
     total = 0.0
     for i in batch.rows:
-        mated, others = [[batch.code_cosine(i, j) for j in js] for js in (batch.mates(i), batch.others(i))]
+        mated, others = [[batch.likeness(i, j, hasher) for j in js] for js in (batch.mates(i), batch.others(i))]
         if not mated or not others:
             continue
         hard = [s for s in mated if s < max(others) + epsilon]
@@ -168,6 +182,14 @@ def multi_similarity(loss, hasher, batch):
 
 @oracle
 def quantization(loss, hasher, batch):
+    if loss.form in ("reconstruction", "anisotropic"):
+        values = []
+        for code, row in zip(batch.codes, batch.keyed, strict=True):
+            along = sum((row - code) * row) / math.sqrt(sum(row * row))
+            whole = sum((row - code) ** 2)
+            values.append(whole - along**2 + (4 if loss.form == "anisotropic" else 1) * along**2)
+        return mean(values)
+
     def one(p):
         if loss.form == "one_max":
             return 1 - max(p)
@@ -217,6 +239,8 @@ def binarization(loss, hasher, batch):
 
 @oracle
 def distillation(loss, hasher, batch):
+    asymmetric = hasher.comparison == "asymmetric"
+    held = mean([batch.asymmetric(i, i) for i in batch.rows])
     curve = collision_curve(hasher.alphabet_size)
     total = weight = 0.0
     for i in batch.rows:
@@ -224,11 +248,14 @@ def distillation(loss, hasher, batch):
             if i == j:
                 continue
             cosine = batch.embeddings[i] @ batch.embeddings[j]
-            target = curve[round((cosine + 1) * BINS / 2)]
+            target = held * cosine if asymmetric else curve[round((cosine + 1) * BINS / 2)]
+            found = batch.asymmetric(i, j) if asymmetric else batch.collision(i, j)
             offset = (cosine - loss.centre) / loss.width
             factor = loss.floor + math.exp(-(offset**2) / 2)
-            total += factor * (batch.collision(i, j) - target) ** 2
+            total += factor * (found - target) ** 2
             weight += factor
+    if asymmetric:
+        return total / weight / (max(1 - held**2, 1e-4) / batch.embeddings.shape[1])
     chance = curve[round((loss.centre + 1) * BINS / 2)]
     return total / weight / (chance * (1 - chance) / hasher.code_length)
 
@@ -236,10 +263,12 @@ def distillation(loss, hasher, batch):
 @oracle
 def logistic(loss, hasher, batch):
     curve = collision_curve(hasher.alphabet_size)
-    threshold = curve[round((loss.centre + 1) * BINS / 2)]
+    asymmetric = hasher.comparison == "asymmetric"
+    threshold = loss.centre if asymmetric else curve[round((loss.centre + 1) * BINS / 2)]
 
     def miss(sign, i, j):
-        x = sign * loss.slope * (batch.collision(i, j) - threshold)
+        found = batch.asymmetric(i, j) if asymmetric else batch.collision(i, j)
+        x = sign * loss.slope * (found - threshold)
         return math.log1p(math.exp(-x))
 
     accept = mean([miss(1, i, j) for i in batch.rows for j in batch.mates(i)])

@@ -7,7 +7,9 @@ from hypothesis import strategies
 
 from iom.config import CODE_LOSSES, HasherConfig
 from iom.nn.losses.code.objectives import (
+    ASYMMETRIC,
     CLASS_COSINES,
+    CODE_AND_ROW,
     COLLISIONS,
     COLLISIONS_ACROSS,
     HASHED_CLASS_COSINES,
@@ -16,7 +18,7 @@ from iom.nn.losses.code.objectives import (
     SOFT,
     build_objectives,
 )
-from tests.nn.losses.loss_oracles import ORACLES, VARIANTS, Batch
+from tests.nn.losses.loss_oracles import COMPARED, ORACLES, VARIANTS, Batch
 
 LENGTH, ALPHABET, CLASSES, SIZE = 5, 3, 8, 6
 HASHER = HasherConfig(code_length=LENGTH, alphabet_size=ALPHABET)
@@ -38,6 +40,8 @@ def make_batch(labels, seed, spread=2.0):
         soft=codes(),
         second=codes(),
         cosines=stream.uniform(-0.99, 0.99, (rows, CLASSES)),
+        codes=stream.normal(size=(rows, SIZE)) + 0.5,
+        keyed=stream.normal(size=(rows, SIZE)) + 0.5,
     )
 
 
@@ -51,16 +55,18 @@ def parts(batch):
         RELAXED: batch.soft,
         CLASS_COSINES: batch.cosines,
         HASHED_CLASS_COSINES: batch.cosines,
+        ASYMMETRIC: [[batch.asymmetric(i, j) for j in batch.rows] for i in batch.rows],
+        CODE_AND_ROW: np.stack([batch.codes, batch.keyed], axis=1),
     }
     return {name: np.asarray(value, "float32") for name, value in values.items()}
 
 
-def compare(name, settings, batch):
+def compare(name, settings, batch, hasher=HASHER):
     config = CODE_LOSSES[name](**settings)
-    loss = build_objectives([config], HASHER)[name]
+    loss = build_objectives([config], hasher)[name]
     truth = batch.embeddings if loss.reads_embeddings else np.array(batch.labels)
     value = float(loss(truth.astype("float32"), parts(batch)[loss.reads]))
-    expected = ORACLES[name](config, HASHER, batch)
+    expected = ORACLES[name](config, hasher, batch)
     assert value == pytest.approx(expected, rel=2e-3, abs=2e-5)
     return value
 
@@ -78,6 +84,15 @@ LABELS = {
 def test_matches_a_loop(name, settings, labels):
     for seed, spread in ((0, 2.0), (1, 0.5)):
         compare(name, settings, make_batch(LABELS[labels], seed, spread))
+
+
+@pytest.mark.parametrize(("name", "settings"), [each for each in VARIANTS if each.values[0] in COMPARED])
+@pytest.mark.parametrize("labels", LABELS)
+def test_matches_a_loop_under_the_asymmetric_comparison(name, settings, labels):
+    hasher = HASHER.replace(comparison="asymmetric")
+    value = compare(name, settings, make_batch(LABELS[labels], 0), hasher)
+    if labels == "pairs" and settings.get("distance", "comparison") == "comparison":
+        assert value != pytest.approx(compare(name, settings, make_batch(LABELS[labels], 0)), rel=1e-3)
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)

@@ -5,10 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from iom.codes.asymmetric import UNIT, keyed_rows
+from iom.codes.comparators import AsymmetricComparator, AsymmetricTemplates
 from iom.config import CODE_LOSSES, HasherConfig, Stage2Config
 from iom.errors import ConfigError
+from iom.nn.hash_network import head_program
+from iom.nn.hash_numpy import Head
 from iom.nn.losses.code.objectives import (
+    ASYMMETRIC,
     CLASS_COSINES,
+    CODE_AND_ROW,
     COLLISIONS,
     COLLISIONS_ACROSS,
     HASHED_CLASS_COSINES,
@@ -18,7 +24,7 @@ from iom.nn.losses.code.objectives import (
 )
 from iom.nn.losses.code.similarity import similarity_distillation
 from iom.training.hasher import start_hasher, training_graph
-from tests.nn.losses.loss_oracles import VARIANTS
+from tests.nn.losses.loss_oracles import COMPARED, VARIANTS
 
 SIZE, CLASSES = 16, 8
 HASHER = HasherConfig(
@@ -37,6 +43,11 @@ HASHERS = {
     "refined": {"refinement_steps": 3},
     "refined, soft": {"refinement_steps": 3, "straight_through": False},
 }
+PRODUCT_FRAMES = {
+    "product": {"projection": "product", "code_length": 8},
+    "product without a bias": {"projection": "product", "code_length": 8, "half_norm_bias": False},
+}
+ALL_HASHERS = HASHERS | PRODUCT_FRAMES
 NEEDS_PAIRS = ("triplet", "arc_triplet", "weighted_margin", "multi_similarity", "linkability")
 DEGENERATE = {
     "no mated pair": ([0, 1, 2, 3, 4, 5], False),
@@ -55,7 +66,7 @@ def rows(count=6, seed=0):
 @functools.cache
 def graph(reads, kind="straight through"):
     """Losses that read the same part share a graph: making it is what takes the time."""
-    config = HASHER.replace(**HASHERS[kind])
+    config = HASHER.replace(**ALL_HASHERS[kind])
     keras.utils.set_random_seed(0)
     hasher = start_hasher(SIZE, config, seed=1)
     return training_graph(hasher, config, {"part": reads}, classes=CLASSES)
@@ -82,6 +93,24 @@ def value_and_gradients(model, loss, embeddings, labels):
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
 @pytest.mark.parametrize("kind", HASHERS)
 def test_every_weight_is_taught_by_every_loss(name, settings, kind):
+    check_gradients(name, settings, kind)
+
+
+@pytest.mark.parametrize("name", CODE_LOSSES)
+@pytest.mark.parametrize("kind", PRODUCT_FRAMES)
+def test_every_weight_of_a_product_frame_is_taught(name, kind):
+    check_gradients(name, {}, kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("triplet", {"distance": "asymmetric"}), ("quantization", {"form": "anisotropic"})]
+)
+@pytest.mark.parametrize("kind", PRODUCT_FRAMES)
+def test_asymmetric_losses_teach_a_product_frame(name, settings, kind):
+    check_gradients(name, settings, kind)
+
+
+def check_gradients(name, settings, kind):
     loss = make_loss(name, settings)
     model = graph(loss.reads, kind)
     _, gradients = value_and_gradients(model, loss, rows(12), np.repeat(np.arange(4), 3))
@@ -90,6 +119,29 @@ def test_every_weight_is_taught_by_every_loss(name, settings, kind):
         assert gradient is not None
         assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 1e-7
+
+
+@pytest.mark.parametrize("kind", ALL_HASHERS)
+def test_cosines_of_codes_and_rows_are_those_of_the_hasher(kind):
+    """The graph reads codes back as the integer vectors of a hasher do."""
+    config = HASHER.replace(**ALL_HASHERS[kind])
+    network = start_hasher(SIZE, config, seed=1)
+    inputs = {"embedding": rows(), "order": np.tile(np.arange(SIZE, dtype="int32")[::-1], (6, 1))}
+    head = Head(*head_program(network))
+    codes, keyed = head.hash(*inputs.values()), head.keyed_rows(*inputs.values())
+    comparator = AsymmetricComparator(head.vectors)
+    both = comparator.prepare(AsymmetricTemplates(codes, keyed_rows(keyed)))
+    found = np.asarray(training_graph(network, config, {"part": ASYMMETRIC})(inputs)["part"])
+    np.testing.assert_allclose(1 - found, comparator.all_pairs(both, both) / UNIT, atol=1e-3)
+    pair = np.asarray(training_graph(network, config, {"part": CODE_AND_ROW})(inputs)["part"])
+    np.testing.assert_allclose(pair[:, 1], keyed, atol=1e-5)
+
+
+@pytest.mark.parametrize("comparison", ["symbols", "asymmetric"])
+@pytest.mark.parametrize("name", COMPARED)
+def test_losses_follow_the_comparison(name, comparison):
+    found = build_objectives([CODE_LOSSES[name]()], HASHER.replace(comparison=comparison))[name]
+    assert found.reads == (ASYMMETRIC if comparison == "asymmetric" else COLLISIONS)
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
@@ -118,6 +170,8 @@ def test_a_graph_of_unknown_batch_size_gives_the_same():
     parts = {
         COLLISIONS: square,
         COLLISIONS_ACROSS: square,
+        ASYMMETRIC: square,
+        CODE_AND_ROW: stream.normal(size=(6, 2, SIZE)).astype("float32"),
         SOFT: soft,
         RELAXED: soft,
         **dict.fromkeys(

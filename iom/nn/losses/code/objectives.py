@@ -16,19 +16,20 @@ from iom.nn.losses.code.pairs import (
     TRIPLET_MININGS,
     code_angles,
     code_cosine,
-    collision_logistic,
     cosine_code_distance,
+    decision_logistic,
     euclidean_code_distance,
     linkability_loss,
     multi_similarity_loss,
     weighted_margin_loss,
 )
-from iom.nn.losses.code.similarity import collision_at, similarity_distillation
+from iom.nn.losses.code.similarity import collision_at, cosine_distillation, similarity_distillation
 from iom.nn.losses.code.symbols import (
     BINARIZATIONS,
     QUANTIZATIONS,
     WORDS,
     position_correlation,
+    reconstruction_error,
     softened_words,
     symbol_imbalance,
 )
@@ -42,6 +43,10 @@ RELAXED = "relaxed"
 """Relaxed codes, `(B, M, Q)`: the hard ones with a gradient, or the soft ones."""
 COLLISIONS_ACROSS = "collisions_across"
 """Collision probability of rows under one key (first axis) with rows under another, `(B, B)`."""
+ASYMMETRIC = "asymmetric"
+"""Cosines of all codes, read back, with all keyed rows under the same key, `(B, B)`: stored side, probe."""
+CODE_AND_ROW = "code_and_row"
+"""Each code, read back, and the keyed row that it is the code of, `(B, 2, K)`."""
 CLASS_COSINES = "class_cosines"
 """Cosine of each relaxed code to a centre of each training subject in code space, `(B, C)`."""
 HASHED_CLASS_COSINES = "hashed_class_cosines"
@@ -84,6 +89,7 @@ def per_key(loss: CodeLoss, keys: int) -> CodeLoss:
 
 CODE_DISTANCES = {
     "collision": (COLLISIONS, lambda collisions: 1.0 - collisions),
+    ASYMMETRIC: (ASYMMETRIC, lambda cosines: 1.0 - cosines),
     "euclidean": (RELAXED, euclidean_code_distance),
     "cosine": (RELAXED, cosine_code_distance),
 }
@@ -103,9 +109,14 @@ def build_objectives(losses: Iterable[CodeLossConfig], hasher: HasherConfig) -> 
     }
 
 
+def _is_asymmetric(hasher: HasherConfig) -> bool:
+    return hasher.comparison == ASYMMETRIC
+
+
 def _triplet(loss: Any, hasher: HasherConfig) -> Measure:
     mine = TRIPLET_MININGS[loss.mining]
-    reads, distance = CODE_DISTANCES[loss.distance]
+    own = ASYMMETRIC if _is_asymmetric(hasher) else "collision"
+    reads, distance = CODE_DISTANCES[own if loss.distance == "comparison" else loss.distance]
     return reads, lambda labels, part: mine(distance(part), labels, margin=loss.margin)
 
 
@@ -118,6 +129,8 @@ def _of_code_cosines(function: Callable[..., Any], loss: Any, hasher: HasherConf
     def measure(labels, collisions):
         return function(code_cosine(collisions, hasher.alphabet_size), labels, **loss.settings)
 
+    if _is_asymmetric(hasher):
+        return ASYMMETRIC, lambda labels, cosines: function(cosines, labels, **loss.settings)
     return COLLISIONS, measure
 
 
@@ -126,15 +139,28 @@ def _binarization(loss: Any, hasher: HasherConfig) -> Measure:
     return SOFT, lambda _, soft: measure(softened_words(soft, words), slope=loss.slope)
 
 
+def _quantization(loss: Any, hasher: HasherConfig) -> Measure:
+    if loss.form in QUANTIZATIONS:
+        return SOFT, lambda _, soft: QUANTIZATIONS[loss.form](soft)
+    parallel_weight = loss.parallel_weight if loss.form == "anisotropic" else 1.0
+    return CODE_AND_ROW, lambda _, pair: reconstruction_error(pair[:, 0], pair[:, 1], parallel_weight=parallel_weight)
+
+
 def _distillation(loss: Any, hasher: HasherConfig) -> Measure:
+    if _is_asymmetric(hasher):
+        return ASYMMETRIC, cosine_distillation(**loss.settings)
     return COLLISIONS, similarity_distillation(hasher.code_length, hasher.alphabet_size, **loss.settings)
 
 
 def _logistic(loss: Any, hasher: HasherConfig) -> Measure:
+    if _is_asymmetric(hasher):
+        return ASYMMETRIC, lambda labels, cosines: decision_logistic(
+            cosines, labels, threshold=loss.centre, slope=loss.slope
+        )
     threshold = collision_at(loss.centre, hasher.alphabet_size)
 
     def measure(labels, collisions):
-        return collision_logistic(collisions, labels, threshold=threshold, slope=loss.slope)
+        return decision_logistic(collisions, labels, threshold=threshold, slope=loss.slope)
 
     return COLLISIONS, measure
 
@@ -161,7 +187,7 @@ OBJECTIVES: dict[str, Callable[[Any, HasherConfig], Measure]] = {
     "arc_triplet": _arc_triplet,
     "weighted_margin": functools.partial(_of_code_cosines, weighted_margin_loss),
     "multi_similarity": functools.partial(_of_code_cosines, multi_similarity_loss),
-    "quantization": lambda loss, _: (SOFT, lambda _, soft: QUANTIZATIONS[loss.form](soft)),
+    "quantization": _quantization,
     "balance": lambda *_: (RELAXED, lambda _, codes: symbol_imbalance(codes)),
     "decorrelation": lambda *_: (RELAXED, lambda _, codes: position_correlation(codes)),
     "binarization": _binarization,

@@ -245,14 +245,14 @@ def _soft_count(exponents, mask):
     return ops.softplus(ops.logsumexp(ops.where(mask, exponents, LOG_FLOOR), axis=1))
 
 
-def collision_logistic(collisions, labels, *, threshold, slope):
-    """Logistic loss of deciding mated or not by collision probability `(B, B)`; both kinds of pair weigh the same.
+def decision_logistic(similarities, labels, *, threshold, slope):
+    """Logistic loss of deciding mated or not by similarities `(B, B)`; both kinds of pair weigh the same.
 
-    `threshold` is the collision probability at the decision, `slope` the steepness of the logistic around it. A kind of
-    pair that is absent counts as without loss.
+    Similarities are collision probabilities, or cosines; `threshold` is that of the decision, `slope` the steepness of
+    the logistic around it. A kind of pair that is absent counts as without loss.
     """
     mated, non_mated = pair_masks(labels)
-    margins = slope * (collisions - threshold)
+    margins = slope * (similarities - threshold)
     return 0.5 * (masked_mean(ops.softplus(-margins), mated) + masked_mean(ops.softplus(margins), non_mated))
 
 

@@ -1,4 +1,4 @@
-"""Similarity distillation: the collision probability of codes follows the cosine of the embeddings."""
+"""Similarity distillation: collision probability, or asymmetric cosine, follows the cosine of the embeddings."""
 
 import functools
 import math
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from iom.nn.losses.code.pairs import cosine_distance
 
 WEIGHT_FLOOR = 1e-7
+SCATTER_FLOOR = 1e-4
 
 
 def similarity_distillation(code_length, alphabet_size, *, centre, width, floor):
@@ -28,13 +29,36 @@ def similarity_distillation(code_length, alphabet_size, *, centre, width, floor)
         cosines = 1.0 - cosine_distance(embeddings, embeddings)
         bins = ops.clip(ops.round((cosines + 1.0) * (BINS / 2)), 0, BINS)
         targets = ops.take(ops.convert_to_tensor(curve), ops.cast(bins, "int32"))
-        rows = ops.arange(ops.shape(collisions)[0])
-        others = ops.cast(ops.not_equal(rows[:, None], rows[None, :]), cosines.dtype)
-        weights = others * (floor + ops.exp(-0.5 * ops.square((cosines - centre) / width)))
-        error = ops.sum(weights * ops.square(collisions - targets))
-        return error / ops.maximum(ops.sum(weights), WEIGHT_FLOOR) / scatter
+        return _weighted_error(collisions, targets, cosines, centre=centre, width=width, floor=floor) / scatter
 
     return measure
+
+
+def cosine_distillation(*, centre, width, floor):
+    """Measure of embeddings `(B, D)` against asymmetric cosines `(B, B)`, stored side and probe.
+
+    A code that makes a cosine of rho with its own row has, on average, rho times the cosine of the embeddings with the
+    row of another one; that is the target, rho being the batch's mean, without a gradient. Pairs weigh as in
+    `similarity_distillation`. The value is the mean squared error over (1 - rho^2) / D, the variance of a remainder in
+    a random direction.
+    """
+
+    def measure(embeddings, similarities):
+        cosines = 1.0 - cosine_distance(embeddings, embeddings)
+        held = ops.stop_gradient(ops.mean(ops.diagonal(similarities)))
+        scatter = ops.maximum(1.0 - ops.square(held), SCATTER_FLOOR) / embeddings.shape[1]
+        targets = held * cosines
+        return _weighted_error(similarities, targets, cosines, centre=centre, width=width, floor=floor) / scatter
+
+    return measure
+
+
+def _weighted_error(values, targets, cosines, *, centre, width, floor):
+    """Mean squared error over pairs of different rows, `(B, B)` each, weighed around a cosine."""
+    rows = ops.arange(ops.shape(values)[0])
+    others = ops.cast(ops.not_equal(rows[:, None], rows[None, :]), cosines.dtype)
+    weights = others * (floor + ops.exp(-0.5 * ops.square((cosines - centre) / width)))
+    return ops.sum(weights * ops.square(values - targets)) / ops.maximum(ops.sum(weights), WEIGHT_FLOOR)
 
 
 def collision_at(cosine: float, alphabet_size: int) -> float:

@@ -1,4 +1,4 @@
-"""Losses on the symbols of a position: balance, decorrelation, quantization, binarization."""
+"""Losses on the symbols of a position: balance, decorrelation, quantization, binarization; reconstruction error."""
 
 import math
 
@@ -6,6 +6,8 @@ import numpy as np
 import scipy.linalg
 from keras import ops
 from numpy.typing import NDArray
+
+from iom.nn.layers import unit_length
 
 PROBABILITY_FLOOR = 1e-7
 VARIANCE_FLOOR = 1e-4
@@ -68,6 +70,18 @@ def rounding_quantization(soft):
 
 
 QUANTIZATIONS = {"one_max": one_max_quantization, "entropy": entropy_quantization, "rounding": rounding_quantization}
+
+
+def reconstruction_error(codes, rows, *, parallel_weight):
+    """Mean squared length of the remainder rows - codes, both `(B, K)`, what is parallel to a row weighing more.
+
+    The anisotropic loss of Guo et al. (ICML 2020): what is parallel to a row changes its largest products, with rows
+    alike, the most. `codes` are read back; `rows` of unit length; a `parallel_weight` of 1 is the plain squared error.
+    """
+    remainder = rows - codes
+    squares = ops.sum(ops.square(remainder), axis=-1)
+    along = ops.square(ops.sum(remainder * unit_length(rows), axis=-1))
+    return ops.mean(squares + (parallel_weight - 1.0) * along)
 
 
 def binary_words(alphabet_size: int) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import hmac
 import html
@@ -113,7 +114,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     ) -> None:
         self.store = store
         self.keys = keys
-        self._searcher = searcher or Searcher(store, keys)
+        if searcher is not None:
+            self._searcher = searcher
         self._hasher = hasher
         self._creates_default = create_default
         self._is_settled = True
@@ -714,12 +716,17 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     def close(self) -> None:
         """Close both stores and end what searches; a second call does nothing."""
-        self._searcher.close()
+        if searcher := self.__dict__.get("_searcher"):
+            searcher.close()
         self.store.close()
         self.keys.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @functools.cached_property
+    def _searcher(self) -> Searcher:
+        return Searcher(self.store, self.keys)
 
     def _application_or_default(self, name: str) -> Application:
         try:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._registry import with_scheme
+from iom.codes.asymmetric import CodeVectors
 from iom.codes.packing import PackedCodes, encoding_shape, plane_count, word_count
 from iom.errors import ConfigError, DataError, StoreError, WorkerError
 from iom.gallery.key_relay import Relay, RelayedFile
@@ -186,6 +187,7 @@ class ShardedSearcher(Searcher):
         self._seal = _Seal(keys, session)
         self._seconds = seconds
         self._epochs: dict[str, frozenset[int]] = {}
+        self._vectors: tuple[CodeVectors | None, str] = (None, "")
 
     def search(
         self,
@@ -199,11 +201,20 @@ class ShardedSearcher(Searcher):
         if application.key_mode != "application":
             return super().search(application, hasher, embedding, top=top, threshold=threshold)
         name, deadline = application.name, time.monotonic() + self._seconds
-        epochs = self._epochs.get(name, frozenset({application.epoch}))
+        epochs = self._epochs.get(name, frozenset())
         while True:
             version = self._store.version(name)
-            probes = make_probes(self._keys, application, hasher, embedding, epochs)
-            found = self._ask(application, probes, version, top, threshold, deadline)
+            probes = make_probes(self._keys, application, hasher, embedding, epochs or {application.epoch})
+            vectors = hasher.vectors if any(isinstance(probe, np.ndarray) for probe in probes.values()) else None
+            request = {
+                "application": application.fields(),
+                "version": version,
+                "probes": {str(epoch): _text_of(probe) for epoch, probe in probes.items()},
+                "vectors": self._digest_of(vectors),
+                "top": top,
+                "threshold": threshold,
+            }
+            found = [_found_of(each) for each in self._answers(request, deadline, vectors)]
             epochs = frozenset().union(*(each.epochs for each in found))
             versions = {each.version for each in found}
             if len(versions) == 1 and min(versions) >= version and epochs <= probes.keys():
@@ -223,31 +234,31 @@ class ShardedSearcher(Searcher):
         super().close()
         self._shards.close()
 
-    def _ask(
-        self,
-        application: Application,
-        probes: Mapping[int, Probe],
-        version: int,
-        top: int,
-        threshold: int | None,
-        deadline: float,
-    ) -> list[Found]:
-        request = {
-            "application": application.fields(),
-            "version": version,
-            "probes": {str(epoch): _text(probe.planes) for epoch, probe in probes.items()},
-            "top": top,
-            "threshold": threshold,
-        }
-        return [_found_of(each) for each in self._answers(request, deadline)]
+    def _answers(
+        self, request: Mapping[str, Any], deadline: float, vectors: CodeVectors | None
+    ) -> list[dict[str, Any]]:
+        """The answers of all shards; those that lack the code vectors get them first."""
+        answers = self._ask(request, deadline)
+        while vectors is not None and any("hits" not in each for each in answers):
+            shape = {"rows": vectors.row_size, "alphabet_size": vectors.alphabet_size}
+            self._ask({"kernel": _text(vectors.kernel), **shape}, deadline)
+            answers = self._ask(request, deadline)
+        return answers
 
-    def _answers(self, request: Mapping[str, Any], deadline: float) -> list[dict[str, Any]]:
+    def _ask(self, request: Mapping[str, Any], deadline: float) -> list[dict[str, Any]]:
         number = secrets.token_bytes(16)
         sealed = number + self._seal.close(request, b"request" + number)
         answers = self._shards.ask(sealed, max(deadline - time.monotonic(), 0.01))
         if len(answers) != self._shards.count:
             raise WorkerError(f"search: expected answers of {self._shards.count} shards, received {len(answers)}")
         return [self._seal.open(each, _answer_to(number, shard)) for shard, each in enumerate(answers)]
+
+    def _digest_of(self, vectors: CodeVectors | None) -> str:
+        known, digest = self._vectors
+        if known is not vectors:
+            digest = "" if vectors is None else _digest(vectors)
+            self._vectors = vectors, digest
+        return digest
 
 
 class SearchShard:
@@ -267,6 +278,7 @@ class SearchShard:
         self._relay = relay
         self._lock = threading.Lock()
         self._opened: tuple[Searcher, _Seal] | None = None
+        self._vectors: tuple[CodeVectors | None, str] = (None, "")
         self._resources = contextlib.ExitStack()
 
     def answer(self, request: bytes) -> bytes:
@@ -274,13 +286,29 @@ class SearchShard:
         searcher, seal = self._open()
         number, sealed = request[:16], request[16:]
         asked = seal.open(sealed, b"request" + number)
-        application = Application(**asked["application"])
-        probes = {int(epoch): _probe_of(application, text) for epoch, text in asked["probes"].items()}
-        found = searcher.nearest(
-            application, probes, top=asked["top"], threshold=asked["threshold"], version=asked["version"]
-        )
-        answer = {"hits": found.hits, "version": found.version, "epochs": sorted(found.epochs)}
+        if "kernel" in asked:
+            vectors = _vectors_of(asked)
+            self._vectors = vectors, _digest(vectors)
+            answer: dict[str, Any] = {}
+        else:
+            answer = self._found(searcher, asked)
         return seal.close(answer, _answer_to(number, self._shard.number))
+
+    def _found(self, searcher: Searcher, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Hits, version and epochs; nothing where the code vectors are missing."""
+        application = Application(**asked["application"])
+        vectors, digest = self._vectors if asked["vectors"] else (None, "")
+        if digest != asked["vectors"]:
+            return {}
+        found = searcher.nearest(
+            application,
+            {int(epoch): _probe_of(application, text, vectors) for epoch, text in asked["probes"].items()},
+            top=asked["top"],
+            threshold=asked["threshold"],
+            version=asked["version"],
+            vectors=vectors,
+        )
+        return {"hits": found.hits, "version": found.version, "epochs": sorted(found.epochs)}
 
     def close(self) -> None:
         """Close the stores; a second call does nothing."""
@@ -400,11 +428,31 @@ def _text(array: NDArray[Any]) -> str:
     return base64.b64encode(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"))).tobytes()).decode()
 
 
-def _probe_of(application: Application, text: str) -> Probe:
+def _array(text: str, kind: str) -> NDArray[Any]:
+    """The values of `_text`, which were of a kind such as `<u8`, in the order of this machine."""
+    values = np.frombuffer(base64.b64decode(text), kind)
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def _text_of(probe: Probe) -> str:
+    return _text(probe.planes if isinstance(probe, PackedCodes) else probe)
+
+
+def _probe_of(application: Application, text: str, vectors: CodeVectors | None) -> Probe:
+    if vectors is not None:
+        return _array(text, "<i4").reshape(1, vectors.row_size)
     code_length, alphabet_size = encoding_shape(application.encoding)
     shape = (1, plane_count(alphabet_size), word_count(code_length))
-    planes = np.frombuffer(base64.b64decode(text), "<u8").astype(np.uint64).reshape(shape)
-    return PackedCodes(planes, code_length, alphabet_size)
+    return PackedCodes(_array(text, "<u8").reshape(shape), code_length, alphabet_size)
+
+
+def _vectors_of(asked: Mapping[str, Any]) -> CodeVectors:
+    return CodeVectors(_array(asked["kernel"], "<i4").reshape(asked["rows"], -1), asked["alphabet_size"])
+
+
+def _digest(vectors: CodeVectors) -> str:
+    start = f"{vectors.kernel.shape} {vectors.alphabet_size} "
+    return hashlib.sha256(start.encode() + vectors.kernel.astype("<i4").tobytes()).hexdigest()
 
 
 def _found_of(answer: Mapping[str, Any]) -> Found:

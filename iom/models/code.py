@@ -35,8 +35,8 @@ class Code:
         """Raise `CodeError` unless this is a code of the hasher with this fingerprint and length of codes."""
         if (self.fingerprint, self.symbols.shape) != (fingerprint, (code_length,)):
             raise CodeError(
-                f"codes of two hashers do not compare: {self!r} and one of {code_length} symbols, hasher "
-                f"{fingerprint[:SHOWN_DIGITS]}"
+                f"codes of two hashers do not compare: expected a code of the hasher {fingerprint[:SHOWN_DIGITS]} with "
+                f"{code_length} symbols, received {self!r}"
             )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

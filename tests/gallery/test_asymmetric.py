@@ -2,18 +2,19 @@
 
 import dataclasses
 import types
+import warnings
 
 import numpy as np
 import pytest
 
 from iom.codes.asymmetric import asymmetric_distances, row_lengths
 from iom.codes.packing import unpack
-from iom.errors import CodeError, ConfigError, EnrolmentError, StoreError
+from iom.errors import CodeError, ConfigError, EnrolmentError, StoreError, UnmaskedWarning
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import Application
 from iom.gallery.templates import MajorityHasher, fuse, record_keys, unmasked
 from iom.gallery.transfer import export_application, import_application
-from iom.keys import SubjectToken
+from iom.keys import SubjectToken, TransformKey
 from tests.gallery.conftest import FakeHasher, Place, again, faces
 
 CALIBRATED = types.SimpleNamespace(threshold=3000, probability=lambda distance: 0.5, comparison="asymmetric")
@@ -45,7 +46,8 @@ def by_hand(gallery, subject, probe):
     (reference,) = gallery.references(subject, application="door")
     application = gallery.application("door")
     place = [(subject, reference.record, reference.epoch)]
-    (key,) = record_keys(gallery.keys, application, place)
+    found = record_keys(gallery.keys, application, place)
+    key = found if isinstance(found, TransformKey) else found[0]
     (code,) = unpack(unmasked(gallery.keys, application, [reference]))
     vectors, row = gallery.hasher.vectors, gallery.hasher.rows(probe[None], [key])
     product = sum(int(responses[symbol]) for responses, symbol in zip(vectors.responses(row)[0], code, strict=True))
@@ -125,6 +127,31 @@ def test_the_shape_of_codes_cannot_be_changed(gallery):
     changed = dataclasses.replace(settings, encoding="iom-planes/1:64x8;asymmetric", revision=settings.revision + 1)
     with pytest.raises(EnrolmentError, match="its shape cannot be changed"):
         gallery.store.update_application(changed, gallery.event("threshold", "door"))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_identification_under_a_common_key_is_by_the_row_of_the_probe(place, masked):
+    people = faces(30)
+    with place.open(create=True) as gallery, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnmaskedWarning)
+        gallery.hasher = AsymmetricHasher()
+        gallery.create_application("door", key_mode="application", masked=masked)
+        for number, person in enumerate(people):
+            gallery.enroll(f"s{number}", person, application="door")
+            if number == 15:
+                gallery.rotate(application="door")
+        for number in (3, 20):
+            probe = again(people[number])
+            found = gallery.identify(probe, application="door", closed=True, top=30)
+            expected = sorted((by_hand(gallery, f"s{other}", probe), other) for other in range(30))
+            assert [(each.distance, int(each.subject_id[1:])) for each in found] == expected
+            (match,) = gallery.identify(probe, application="door")
+            assert match.subject_id == f"s{number}"
+        gallery.set_threshold(50, application="door", comparison="symbols")
+        assert gallery.identify(again(people[3]), application="door")[0].distance < 50
+        gallery.set_threshold(3000, application="door", comparison="asymmetric")
+        gallery.revoke("s3", application="door")
+        assert gallery.identify(again(people[3]), application="door") == []
 
 
 def test_it_is_exported_and_imported(gallery, tmp_path):

@@ -1,6 +1,6 @@
 """Search over shards: processes that hold parts of a gallery in memory, and a head that merges their answers.
 
-A shard opens the record store and the key store itself, and holds the records whose number leaves its remainder. The
+A shard opens the record store and the key store itself, and holds its blocks of records (`Shard`). The
 head hashes a probe under the common key of each epoch and sends it to all shards. Requests and answers are sealed with
 AES-256-GCM under a key of the key store, so that what carries them (`iom.gallery.ray_search`) sees no code, no key and
 no result. Answers count only where all shards give one, from the same version of the record store, which the head has

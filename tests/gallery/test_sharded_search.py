@@ -29,7 +29,7 @@ class DirectShards:
     """Shards in this process; `before` is called with the number of each shard that is asked."""
 
     def __init__(self, place, count, **settings):
-        self.make = lambda number: SearchShard(place, Shard(number, count), **settings)
+        self.make = lambda number: SearchShard(place, Shard(number, count, block=1), **settings)
         self.shards = [self.make(number) for number in range(count)]
         self.count, self.messages, self.is_closed = count, [], False
         self.before = self.change = lambda *_: None

@@ -1,6 +1,6 @@
 """Search over shards: processes that hold parts of a gallery in memory, and a head that merges their answers.
 
-A shard opens the record store and the key store itself, and holds the records whose number leaves its remainder. The
+A shard opens the record store and the key store itself, and holds its blocks of records (`Shard`). The
 head hashes a probe under the common key of each epoch and sends it to all shards. Requests and answers are sealed with
 AES-256-GCM under a key of the key store, so that what carries them (`iom.gallery.ray_search`) sees no code, no key and
 no result. Answers count only where all shards give one, from the same version of the record store, which the head has
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from iom._registry import with_scheme
 from iom.codes.asymmetric import CodeVectors
 from iom.codes.packing import PackedCodes, encoding_shape, plane_count, word_count
-from iom.errors import ConfigError, DataError, StoreError, WorkerError
+from iom.errors import ConfigError, DataError, IomError, StoreError, WorkerError
 from iom.gallery.key_relay import Relay, RelayedFile
 from iom.gallery.key_source import PASSPHRASE_VARIABLE
 from iom.gallery.key_store import KeyStore
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 MAX_SHARDS = 4096
 SECONDS = 60.0
 """Time after which a search that lacks an answer fails."""
+FOLLOW_SECONDS = 10.0
+_SECONDS_TO_END = 5.0
 PASSPHRASE_FILE = "IOM_PASSPHRASE_FILE"  # noqa: S105 - the name of an environment variable
 _FORM = "ray, ray://local or ray://HOST:PORT, with ?shards=N&seconds=N&passphrase-file=PATH behind it"
 _HOST = re.compile(r"[A-Za-z0-9_.:\[\]-]+:[0-9]{1,5}")
@@ -177,15 +179,27 @@ class ShardedSearcher(Searcher):
         shards: Shards of the `session`.
         session: See `ShardPlace`.
         seconds: Time after which a search that lacks an answer fails.
+        follow: Seconds between requests by which shards load what was written, or all if they were started anew, also
+            while nobody searches.
     """
 
     def __init__(
-        self, store: "RecordStore", keys: KeyStore, shards: Shards, session: str, *, seconds: float = SECONDS
+        self,
+        store: "RecordStore",
+        keys: KeyStore,
+        shards: Shards,
+        session: str,
+        *,
+        seconds: float = SECONDS,
+        follow: float = FOLLOW_SECONDS,
     ) -> None:
         super().__init__(store, keys)
         self._shards = shards
         self._seal = _Seal(keys, session)
-        self._seconds = seconds
+        self._seconds, self._follow_seconds = seconds, follow
+        self._searched: dict[str, tuple[Application, CodeVectors | None]] = {}
+        self._is_closed = threading.Event()
+        self._follower = threading.Thread(target=self._follow, name="iom-follow-shards", daemon=True)
         self._epochs: dict[str, frozenset[int]] = {}
         self._vectors: tuple[CodeVectors | None, str] = (None, "")
 
@@ -206,6 +220,7 @@ class ShardedSearcher(Searcher):
             version = self._store.version(name)
             probes = make_probes(self._keys, application, hasher, embedding, epochs or {application.epoch})
             vectors = hasher.vectors if any(isinstance(probe, np.ndarray) for probe in probes.values()) else None
+            self._note(application, vectors)
             request = {
                 "application": application.fields(),
                 "version": version,
@@ -231,8 +246,32 @@ class ShardedSearcher(Searcher):
         return best_hits([hit for each in found for hit in each.hits], top, threshold)
 
     def close(self) -> None:
+        self._is_closed.set()
         super().close()
         self._shards.close()
+        if self._follower.is_alive():
+            self._follower.join(_SECONDS_TO_END)
+
+    def _note(self, application: Application, vectors: CodeVectors | None) -> None:
+        """Have the shards follow an application, from its first search on."""
+        with self._lock:
+            self._searched[application.name] = application, vectors
+            if self._follower.ident is None and not self._is_closed.is_set():
+                self._follower.start()
+
+    def _follow(self) -> None:
+        while not self._is_closed.wait(self._follow_seconds):
+            for application, vectors in list(self._searched.values()):
+                with contextlib.suppress(IomError):  # the next search tells
+                    request = {
+                        "application": application.fields(),
+                        "version": self._store.version(application.name),
+                        "probes": {},
+                        "vectors": self._digest_of(vectors),
+                        "top": 1,
+                        "threshold": None,
+                    }
+                    self._answers(request, time.monotonic() + self._seconds, vectors)
 
     def _answers(
         self, request: Mapping[str, Any], deadline: float, vectors: CodeVectors | None

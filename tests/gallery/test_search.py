@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from iom.codes.asymmetric import CodeVectors, asymmetric_distances, keyed_rows, row_lengths
 from iom.codes.packing import pack
 from iom.gallery import search as module
-from iom.gallery.models import Shard
+from iom.gallery.models import Reference, Shard
 from iom.gallery.search import CodeIndex, Searcher, best_hits, make_probes
-from tests.gallery.conftest import faces
+from tests.gallery.conftest import Place, faces
 
 CODES = np.random.default_rng(1).integers(0, 4, (40, 70)).astype(np.uint8)
 
@@ -105,13 +105,33 @@ def test_eighty_bytes_a_template_of_64_bytes():
 
 
 def shards_of(gallery, count):
-    return [Searcher(gallery.store, gallery.keys, shard=Shard(number, count)) for number in range(count)]
+    return [Searcher(gallery.store, gallery.keys, shard=Shard(number, count, block=1)) for number in range(count)]
 
 
 def asked(searcher, gallery, embedding, *, epochs):
     found = gallery.application("door")
     probes = make_probes(gallery.keys, found, gallery.hasher, embedding, epochs)
     return searcher.nearest(found, probes, top=0, threshold=96)
+
+
+@settings(max_examples=20)
+@given(st.sets(st.integers(0, 200) | st.integers(2**40, 2**40 + 40), max_size=30), st.integers(1, 5), st.integers(1, 9))
+def test_pages_of_shards_are_all_references(tmp_path_factory, records, count, block):
+    place = Place(tmp_path_factory.mktemp("g"))
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode="subject")
+    code, seal = bytes(8 * 3 * 2), bytes(16)
+    references = [Reference("door", f"s{each}", -1, each, 0, code, seal) for each in records]
+    gallery.store.add(references, gallery.event("import", "door"), imported=True)
+    for since in (0, gallery.store.version("door") - 1):
+        found = []
+        for number in range(count):
+            shard = Shard(number, count, block)
+            part = [each.record for page in gallery.store.pages("door", since=since, shard=shard) for each in page]
+            assert part == [each for each in sorted(records) if each // block % count == number]
+            found += part
+        assert sorted(found) == sorted(records)
+    place.close()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pickle
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ class DirectShards:
     """Shards in this process; `before` is called with the number of each shard that is asked."""
 
     def __init__(self, place, count, **settings):
-        self.make = lambda number: SearchShard(place, Shard(number, count), **settings)
+        self.make = lambda number: SearchShard(place, Shard(number, count, block=1), **settings)
         self.shards = [self.make(number) for number in range(count)]
         self.count, self.messages, self.is_closed = count, [], False
         self.before = self.change = lambda *_: None
@@ -68,11 +69,11 @@ class Folder:
     def place(self, **changes):
         return dataclasses.replace(ShardPlace.of(self.store, self.keys), **changes)
 
-    def sharded(self, count=3, *, seconds=60.0, place=None, **settings):
+    def sharded(self, count=3, *, seconds=60.0, follow=60.0, place=None, **settings):
         place = place or self.place()
         shards = DirectShards(place, count, **settings)
         store, keys = open_store(self.store), open_key_store(self.keys)
-        searcher = ShardedSearcher(store, keys, shards, place.session, seconds=seconds)
+        searcher = ShardedSearcher(store, keys, shards, place.session, seconds=seconds, follow=follow)
         gallery = self.opened.enter_context(Gallery(store, keys, FakeHasher(), searcher=searcher))
         return gallery, shards
 
@@ -378,6 +379,26 @@ def test_a_shard_that_failed_is_asked_again(folder):
         sharded.identify(faces(1)[0], application="door")
     (folder.folder / "away").rename(wrap)
     assert len(sharded.identify(faces(1)[0], application="door")) == 1
+
+
+def test_shards_follow_while_nobody_searches(folder):
+    single, (sharded, shards) = folder.single(), folder.sharded(2, follow=0.05)
+    single.enroll("ann", faces(1), application="door")
+    assert len(sharded.identify(faces(1)[0], application="door")) == 1
+    shards.restart(0)
+    single.enroll("bob", faces(2)[1], application="door")
+    count, wrap = len(shards.messages), folder.folder / "g.wrap"
+    for _ in range(200):
+        time.sleep(0.05)
+        if len(shards.messages) > count + 6:
+            break
+    wrap.rename(folder.folder / "away")  # the new shard has opened its stores by now
+    assert [each.subject_id for each in sharded.identify(faces(2)[1], application="door")] == ["bob"]
+    (folder.folder / "away").rename(wrap)
+    sharded.close()
+    count = len(shards.messages)
+    time.sleep(0.2)
+    assert len(shards.messages) == count
 
 
 def test_one_key_a_record_is_searched_by_the_head(folder):

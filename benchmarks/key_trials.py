@@ -5,7 +5,7 @@ that the difference of two has an interval that is much narrower than those of t
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,12 +117,12 @@ def code_curve(pairs: AllPairs, codes: PackedCodes) -> ErrorCurve:
 def float_trial(pairs: AllPairs, embeddings: NDArray[np.float32], draws: Draws) -> KeyTrials:
     """The unprotected embeddings, as `float_curve`, with intervals."""
     comparator = CosineComparator(precision=np.float64)
-    return _trials(pairs, comparator, [comparator.prepare(embeddings)], draws)
+    return trials(pairs, comparator, [comparator.prepare(embeddings)], draws)
 
 
 def code_trials(pairs: AllPairs, keyed_codes: Sequence[PackedCodes], draws: Draws) -> KeyTrials:
     """Codes of all images, once for each key."""
-    return _trials(pairs, SymbolComparator(keyed_codes[0].alphabet_size), keyed_codes, draws)
+    return trials(pairs, SymbolComparator(keyed_codes[0].alphabet_size), keyed_codes, draws)
 
 
 def codes_under_keys(system: CodeSystem, embeddings: NDArray[np.float32], *, keys: int, seed: int) -> list[PackedCodes]:
@@ -139,7 +139,8 @@ def figures_of(curve: ErrorCurve) -> dict[str, float]:
     }
 
 
-def _trials(pairs: AllPairs, comparator: Comparator, keyed: Sequence[Any], draws: Draws) -> KeyTrials:
+def trials(pairs: AllPairs, comparator: Comparator, keyed: Iterable[Any], draws: Draws) -> KeyTrials:
+    """Prepared templates of all images, once for each key."""
     counts = list(group_draws(len(pairs.images), replicates=draws.replicates, seed=draws.seed, usable=pairs.usable))
     figures, drawn = [], []
     for templates in keyed:

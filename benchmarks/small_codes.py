@@ -5,7 +5,8 @@
 
 All pairs of LFW (every subject, at most 20 images), or of the frontal images of CFP, the keys stolen. For each of
 64, 32 and 16 bytes a hasher is trained as `--config` says on Families in the Wild; `drawn` is the same frame
-without anything learned from faces, `start` is what the training by gradient starts from. Scalar quantisers are
+without anything learned from faces, `start` is what the training by gradient starts from, `float behind the layer`
+the cosine of unquantised rows. Scalar quantisers are
 compared as templates and, `asymmetric`, with the rotated float embedding as the probe. Hashers lie in --output and
 are used again. With `--protection` the 32-byte code is also linked across keys and attacked with its key.
 
@@ -95,6 +96,8 @@ def _rows(
     draws: "Draws",
 ) -> dict[str, Any]:
     """Figures of all systems of so many bytes."""
+    from benchmarks.key_trials import Draws, float_trial
+
     figures: dict[str, Any] = {}
     measured = {}
     for name, hasher in hashers.items():
@@ -102,6 +105,9 @@ def _rows(
         _show(f"{size} B {name}", measured[name])
         prefix = "" if name == "learned" else f"{name}_"
         figures |= {f"{prefix}{rate.removesuffix('_1e4')}_{size}": measured[name].mean(rate) for rate in RATES}
+    behind = float_trial(pairs, hashers["learned"].rows(embeddings, _keys(arguments)[0]), Draws(replicates=0))
+    _show(f"float behind the layer of {size} B", behind)
+    figures |= {f"float_behind_layer_{rate.removesuffix('_1e4')}_{size}": behind.mean(rate) for rate in RATES}
     if draws.replicates:
         for other in ("drawn", "start"):
             for rate, suffix in (("fnmr_1e4", ""), ("eer", "_eer")):
@@ -161,7 +167,7 @@ def _hashers(size: int, data: "Stage2Data", arguments: argparse.Namespace) -> "d
     from iom.training.hasher import untrained_hasher
 
     config = _config(size, arguments)
-    plain = config.hasher.replace(whitening=0.0, learned_layer=False, train_learned_layer=False)
+    plain = config.hasher.replace(whitening=0.0, equalisation=0.0, learned_layer=False, train_learned_layer=False)
     return {
         "learned": _learned(config, data, arguments.output / f"{arguments.embedder}_{size}"),
         "start": untrained_hasher(config, data),

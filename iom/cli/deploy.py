@@ -27,7 +27,7 @@ from iom.cli._command import (
     output_option,
     root,
 )
-from iom.cli.gallery import GalleryOptions, KeyOptions
+from iom.cli.gallery import GalleryOptions, KeyOptions, Search
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
 
@@ -218,6 +218,7 @@ def serve(
     max_request: Annotated[float, option("megabytes of a request", "MB")] = 8.0,
     decode_workers: Annotated[int, option("processes that decode images", "N")] = 2,
     scores: Annotated[bool, option("tell distances, too: a help for an attacker who tries image after image")],
+    search: Search,
     place: GalleryOptions,
     models: HasherOptions,
 ) -> int:
@@ -263,7 +264,7 @@ def serve(
                 gallery=f"sqlite:///{folder}/demo.db", keys=f"file:{folder}/demo.keys?key-file={folder}/demo.wrap"
             )
         known = TokenFile(tokens)
-        gallery = stack.enter_context(place.open(create=demo))
+        gallery = stack.enter_context(place.open(create=demo, search=search))
         detect = find_detector(detector, detector_weights)
         gallery.hasher = hasher = warm_hasher(models.load(batch_size=1))
         greeting.append("photographs are aligned" if detect else "aligned faces of 112x112 only")

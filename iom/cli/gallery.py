@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import sys
+import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 _MAX_RELEASE_FILE = 4096
 
 try_out = root.section("Try it")
+Search = Annotated[
+    str | None, option("search in shards of Ray; see iom --help", "URL", envvar="IOM_SEARCH", show_envvar=True)
+]
 command = root.section(
     "Gallery",
     epilog="""\
@@ -61,6 +65,7 @@ key stores     PATH  file:PATH  file:PATH?key-file=PATH  environment:NAME?file=P
                pkcs11:token=NAME;object=NAME?module-path=PATH&pin-source=file:PATH&file=PATH
                https://HOST:PORT?certificate=PATH&key=PATH&authority=PATH&file=PATH
                several of them joined by +: all are needed
+searches       ray://local  ray://HOST:PORT  with ?shards=N&seconds=N behind it (docs/ray.md)
 """,
 )
 
@@ -104,10 +109,16 @@ class GalleryOptions(KeyOptions):
     application: Annotated[str, option("tenant", "NAME")] = "default"
     quiet: Quiet = False
 
-    def open(self, hasher: "FaceHasher | Callable[[], FaceHasher]" = no_hasher, *, create: bool = False) -> "Gallery":
+    def open(
+        self,
+        hasher: "FaceHasher | Callable[[], FaceHasher]" = no_hasher,
+        *,
+        create: bool = False,
+        search: str | None = None,
+    ) -> "Gallery":
         """The gallery, with a hasher or what opens it; with `create`, stores that are missing are made.
 
-        From here on the process leaves no core dump.
+        Shards of a `search` read the passphrase from the same file. From here on the process leaves no core dump.
         """
         from iom.gallery.gallery import Gallery
 
@@ -117,7 +128,12 @@ class GalleryOptions(KeyOptions):
                 "commands are those of its servers, with their own --gallery and --keys"
             )
         forbid_core_dumps()
-        return Gallery.open(self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase)
+        if search and self.passphrase_file is not None and "passphrase-file=" not in search:
+            path = urllib.parse.quote(str(self.passphrase_file.absolute()))
+            search += f"{'&' if '?' in search else '?'}passphrase-file={path}"
+        return Gallery.open(
+            self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase, search=search or ""
+        )
 
     @property
     def is_split(self) -> bool:
@@ -454,6 +470,7 @@ def identify(
     threshold: Annotated[int | None, option("largest distance (default: the application's)", "N")],
     closed: Annotated[bool, option("the nearest, whether they match or not")],
     unchecked: Unchecked,
+    search: Search,
     place: GalleryOptions,
     models: HasherOptions,
 ) -> Answer:
@@ -463,7 +480,7 @@ def identify(
     """
     name = place.application
     check_images([image])
-    with place.open(models.load) as gallery:
+    with place.open(models.load, search=search) as gallery:
         found = gallery.identify(
             image, application=name, top=top, threshold=threshold, closed=closed, checked=not unchecked
         )

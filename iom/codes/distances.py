@@ -1,8 +1,9 @@
 """Exact distances between packed codes of one shape: the number of differing positions, 0..M, on all CPU cores."""
 
 import itertools
+import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.in
     if len(a) != len(b):
         raise CodeError(f"paired codes: expected as many on both sides, received {len(a)} and {len(b)}")
     out: NDArray[np.int32] = np.zeros((1, len(a)), np.int32)
-    _split(lambda start, stop: kernel(a.planes, b.planes, out, start, stop), len(a), a.planes.size, threads)
+    split(lambda start, stop: kernel(a.planes, b.planes, out, start, stop), len(a), a.planes.size, threads)
     return out.reshape(-1)
 
 
@@ -48,9 +49,9 @@ def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np
     kernel = kernels(work).table_kernel(*shape, queries=len(a), rows=len(b))
     out = np.zeros((len(a), len(b)), np.int32)
     if len(a) > len(b):
-        _split(lambda start, stop: kernel(a.planes, b.planes, out, start, stop, 0, len(b)), len(a), work, threads)
+        split(lambda start, stop: kernel(a.planes, b.planes, out, start, stop, 0, len(b)), len(a), work, threads)
     else:
-        _split(lambda start, stop: kernel(a.planes, b.planes, out, 0, len(a), start, stop), len(b), work, threads)
+        split(lambda start, stop: kernel(a.planes, b.planes, out, 0, len(a), start, stop), len(b), work, threads)
     return out
 
 
@@ -69,13 +70,8 @@ def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int 
         kernel(queries.planes, gallery.planes, found.distances, found.rows, start, stop)
         blocks.append((start, found))
 
-    _split(search, len(gallery), work, threads)
-    # Blocks in rising row order and a stable sort keep the lowest row first among equals.
-    ordered = [found for _, found in sorted(blocks, key=lambda block: block[0])]
-    rows = np.concatenate([found.rows for found in ordered], axis=1)
-    distances = np.concatenate([found.distances for found in ordered], axis=1)
-    best = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return Neighbours(np.take_along_axis(rows, best, axis=1), np.take_along_axis(distances, best, axis=1))
+    split(search, len(gallery), work, threads)
+    return merged(blocks, k)
 
 
 def within(query: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0) -> Neighbours:
@@ -104,7 +100,17 @@ def _common_shape(a: PackedCodes, b: PackedCodes) -> tuple[int, int]:
     return a.planes.shape[1], a.planes.shape[2]
 
 
-def _split(work: Callable[[int, int], None], count: int, words_touched: int, threads: int) -> None:
+def merged(blocks: Sequence[tuple[int, Neighbours]], k: int) -> Neighbours:
+    """The `k` nearest of those `(A, n)` of consecutive blocks of rows, each given with its first row."""
+    # Blocks in rising row order and a stable sort keep the lowest row first among equals.
+    ordered = [found for _, found in sorted(blocks, key=operator.itemgetter(0))]
+    rows = np.concatenate([found.rows for found in ordered], axis=1)
+    distances = np.concatenate([found.distances for found in ordered], axis=1)
+    best = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return Neighbours(np.take_along_axis(rows, best, axis=1), np.take_along_axis(distances, best, axis=1))
+
+
+def split(work: Callable[[int, int], None], count: int, words_touched: int, threads: int) -> None:
     """Call `work(start, stop)` on consecutive shares of `count` rows, one to a thread."""
     if threads < 0:
         raise CodeError(f"threads: expected 0 (all cores) or more, received {threads}")

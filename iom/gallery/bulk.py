@@ -10,8 +10,8 @@ repeated, takes the subjects that are missing, and enrols none twice. Revoked su
 """
 
 import dataclasses
+import importlib
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +25,9 @@ from iom._progress import tqdm
 from iom._registry import lookup
 from iom._untrusted import path_inside
 from iom.data.tfrecord import open_shards
-from iom.errors import DataError, EnrolmentError, IomError, WeightsError, needs_extra
+from iom.errors import DataError, EnrolmentError, WeightsError, needs_extra
 from iom.gallery.models import check_subject_id
+from iom.gallery.ray_cluster import address_of, connect, disconnect, error_of_worker
 from iom.models.embedder import Embedder, load_embedder
 from iom.photos.picture import one_face
 
@@ -38,7 +39,6 @@ BATCH = 2048
 """References of a transaction: the most that a killed run embeds again."""
 _ROUND = 200_000
 """Images of one Ray data set; its pool of workers is made anew for each."""
-_STORE_BYTES = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,34 +321,21 @@ class _Run:
 
 def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings) -> Iterator[list[ImageEmbedding]]:
     """Embed images on Ray; an `iom.gallery.bulk.Engine`."""
-    ray = _started(settings.workers)
+    other = "use --engine here"
+    ray = connect(address_of(""), "the engine ray", "bulk", cpus=settings.workers, otherwise=other)
     try:
+        with needs_extra("the engine ray", "bulk", otherwise=other):
+            importlib.import_module("ray.data")
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         for start in range(0, len(rows), _ROUND):
             yield from _round(ray, rows[start : start + _ROUND], start, settings)
     except ray.exceptions.RayError as error:
-        raise _own_error(error) from error
+        raise error_of_worker(error) from error
     finally:
-        ray.shutdown()
-
-
-def _started(workers: int) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    with needs_extra("the engine ray", "bulk", otherwise="use --engine here"):
-        import ray
-        import ray.data
-    local: dict[str, Any] = {
-        "num_cpus": workers,
-        "include_dashboard": False,
-        "object_store_memory": _STORE_BYTES,
-        "_system_config": {"automatic_object_spilling_enabled": False},
-    }
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **({} if os.environ.get("RAY_ADDRESS") else local))
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    return ray
+        disconnect()
 
 
 def _round(ray: Any, rows: Sequence[ImageRow], first: int, settings: WorkerSettings) -> Iterator[list[ImageEmbedding]]:
@@ -365,18 +352,6 @@ def _round(ray: Any, rows: Sequence[ImageRow], first: int, settings: WorkerSetti
     for part in data.iter_batches(batch_size=None, batch_format="numpy"):
         columns = zip(part["number"].tolist(), part["embedding"], part["problem"], strict=True)
         yield [ImageEmbedding(number, None if text else row.copy(), str(text)) for number, row, text in columns]
-
-
-def _own_error(error: Exception) -> IomError:
-    """The error of a worker without Ray's traceback."""
-    cause: BaseException | None = error
-    while cause is not None:
-        inner = getattr(cause, "cause", None) or cause.__cause__
-        if isinstance(inner, IomError):
-            return inner
-        cause = inner if isinstance(inner, BaseException) else None
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return DataError(f"a worker failed: {lines[-1][:300] if lines else type(error).__name__}")
 
 
 ENGINES: dict[str, Engine] = {"ray": embed_on_ray, "here": embed_here}

@@ -97,16 +97,25 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         keys: Of `open_key_store`.
         hasher: Makes codes: a face hasher, what `iom.load` takes, or a function that opens one when it is needed.
         create_default: Make the application `default` at the first enrolment in it, where it is missing.
+        searcher: Answers `identify`; by default with codes in the memory of this process. Closed with the gallery.
 
     Raises:
         StoreError: The two do not belong together, or the key store lacks its last entries.
     """
 
     def __init__(
-        self, store: "RecordStore", keys: KeyStore, hasher: HasherSource = BUNDLED, *, create_default: bool = False
+        self,
+        store: "RecordStore",
+        keys: KeyStore,
+        hasher: HasherSource = BUNDLED,
+        *,
+        create_default: bool = False,
+        searcher: Searcher | None = None,
     ) -> None:
         self.store = store
         self.keys = keys
+        if searcher is not None:
+            self._searcher = searcher
         self._hasher = hasher
         self._creates_default = create_default
         self._is_settled = True
@@ -127,6 +136,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         hasher: HasherSource = BUNDLED,
         create: bool = False,
         passphrase: PassphraseSource | None = None,
+        search: str = "",
     ) -> "Gallery":
         """Open the gallery of two paths or URLs, such as `door.db` and `file:door.keys?key-file=door.wrap`.
 
@@ -136,10 +146,14 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             hasher: As of the class; opened when it is first needed.
             create: Make the stores that are missing, and the application `default` at the first enrolment in it.
             passphrase: Of the key store, or a function that returns it; by default IOM_PASSPHRASE.
+            search: Where `identify` searches: `ray`, `ray://local` or `ray://HOST:PORT[?shards=N&...]` in shards (see
+                `iom.gallery.sharded_search.SearchUrl`); by default in the memory of this process.
 
         Raises:
             StoreNotFoundError: A store is missing.
             StoreError: A store cannot be opened, or the two do not belong together.
+            ConfigError: `search` has another form, or its cluster cannot be reached.
+            MissingExtraError: A store or a search needs an optional dependency.
         """
         # SQLAlchemy is imported while the passphrase is stretched, which leaves the interpreter free for a while.
         with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as opened:
@@ -156,8 +170,13 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             key_store = found_or_made(lambda new: open_key_store(keys, create=new, passphrase=passphrase))
             from iom.gallery.stores.base import open_store
 
-            store = found_or_made(lambda new: open_store(url, create=new))
-            gallery = cls(store, key_store, hasher, create_default=create)
+            store, searcher = found_or_made(lambda new: open_store(url, create=new)), None
+            if search:
+                from iom.gallery.ray_search import open_searcher
+
+                searcher = open_searcher(search, store, key_store, (url, keys))
+                opened.callback(searcher.close)
+            gallery = cls(store, key_store, hasher, create_default=create, searcher=searcher)
             opened.pop_all()
         return gallery
 
@@ -696,7 +715,9 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self._settle(application)
 
     def close(self) -> None:
-        """Close both stores; a second call does nothing."""
+        """Close both stores and end what searches; a second call does nothing."""
+        if searcher := self.__dict__.get("_searcher"):
+            searcher.close()
         self.store.close()
         self.keys.close()
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError
@@ -52,8 +52,36 @@ CREATE TABLE masks (
 """
 
 
+# One statement, so that state and entries are those of one moment.
+_CHANGES = (
+    "SELECT 0, number, '', sealed FROM state "
+    "UNION ALL SELECT 1, number, kind, sealed FROM entries WHERE number > ? ORDER BY 1, 2"
+)
+_STATE = "SELECT number, sealed FROM state"
+_HEADER = "SELECT text FROM header"
 _MASKS_IN_RANGE = "SELECT record, sealed FROM masks WHERE application = ? AND record BETWEEN ? AND ?"
 _MASKS_IN_LIST = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
+
+READS = {"header": _HEADER, "state": _STATE, "changes": _CHANGES, "range": _MASKS_IN_RANGE, "list": _MASKS_IN_LIST}
+"""Statements that read a key store, by name; all that they find is sealed, but for numbers, names and times."""
+
+
+class KeyFile(Protocol):
+    """Reads the rows of a key store's file."""
+
+    path: Path
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of one of the statements of `READS`."""
+        ...
+
+    def check_place(self) -> None:
+        """Raise `StoreError` if the file was moved or replaced since it was opened."""
+        ...
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        ...
 
 
 class Anchor(NamedTuple):
@@ -123,7 +151,8 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     A read returns one whole state: that after the last write of any process that returned before the call. No secret is
     in a `repr`, a log or an error, and no method gives the master away. `rows` is the key of the file's rows, of 32
-    bytes; without a `source` the master is in the file, as in derivation 1.
+    bytes; without a `source` the master is in the file, as in derivation 1. A `file` that is read elsewhere takes no
+    writes.
 
     Raises:
         StoreError: The file is damaged, or not opened by this key.
@@ -138,10 +167,11 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         source: KeySource | None = None,
         own: _OwnKeys | None = None,
         read_only: bool = False,
+        file: KeyFile | None = None,
     ) -> None:
         self._cipher = _Cipher(rows, header)
         self._lock = threading.RLock()
-        self._file = SqliteFile(path, LAYOUT, read_only=read_only)
+        self._file = SqliteFile(path, LAYOUT, read_only=read_only) if file is None else cast(SqliteFile, file)
         self._state = KeyState()
         self._is_closed = False
         try:
@@ -153,12 +183,14 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             raise
 
     @classmethod
-    def open(cls, path: Path, *parts: KeyPart, create: bool = False, read_only: bool = False) -> "KeyStore":
-        """Open or make the file of some parts, as `open_key_store` does."""
+    def open(
+        cls, path: Path, *parts: KeyPart, create: bool = False, read_only: bool = False, file: KeyFile | None = None
+    ) -> "KeyStore":
+        """Open or make the file of some parts, as `open_key_store` does; a `file` is that of `path` elsewhere."""
         sealed_by = "+".join(part.kind for part in parts)
-        header = _new_header(path, sealed_by, parts) if create else read_header(path, sealed_by)
+        header = _new_header(path, sealed_by, parts) if create else read_header(path, sealed_by, file)
         if _derivation(header) == 1:
-            return cls._open_legacy(path, parts[0], header, read_only)
+            return cls._open_legacy(path, parts[0], header, read_only, file)
         with contextlib.ExitStack() as opened:
             sources: dict[int, KeySource] = {}
             for place in sorted(range(len(parts)), key=lambda each: isinstance(parts[each], Seal)):
@@ -177,17 +209,19 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                     f"{own.identity!r}): wrong passphrase or key, another token, key service or name space of it, or "
                     "joined parts in another order. Nothing was written"
                 )
-            store = cls(path, own.rows, header, source=source, own=own, read_only=read_only)
+            store = cls(path, own.rows, header, source=source, own=own, read_only=read_only, file=file)
             opened.pop_all()
         return store
 
     @classmethod
-    def _open_legacy(cls, path: Path, part: KeyPart, header: Mapping[str, Any], read_only: bool) -> "KeyStore":
+    def _open_legacy(
+        cls, path: Path, part: KeyPart, header: Mapping[str, Any], read_only: bool, file: KeyFile | None
+    ) -> "KeyStore":
         """A key store of derivation 1."""
         if isinstance(part, Seal):
-            return cls(path, part.wrapping_key(header, False), header, read_only=read_only)
+            return cls(path, part.wrapping_key(header, False), header, read_only=read_only, file=file)
         source = part.open(False)
-        return cls(path, legacy_rows_key(source), header, source=source, read_only=read_only)
+        return cls(path, legacy_rows_key(source), header, source=source, read_only=read_only, file=file)
 
     def derive(self, space: str, labels: Sequence[bytes]) -> list[bytes]:
         """Keys of 32 bytes for labels of a name space, which no label of another space, and no other use, gets."""
@@ -375,15 +409,15 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         """The newest state, read again where a process has written since; a `StoreError` if the store is closed."""
         self._file.check_place()
         known = self._state
-        if self._file.rows("SELECT number, sealed FROM state") == [(known.position, known.sealed)]:
+        if self._file.rows(_STATE) == [(known.position, known.sealed)]:
             return known
-        with self._lock, self._file.reading() as connection:
-            self._state = self._read(connection, self._state)
+        with self._lock:
+            self._state = self._updated(self._file.rows(_CHANGES, (self._state.count,)), self._state)
             return self._state
 
-    def _read(self, connection: sqlite3.Connection, known: KeyState) -> KeyState:
-        """`known` with all later writes, in the transaction of `connection`."""
-        rows = connection.execute("SELECT number, sealed FROM state").fetchall()
+    def _updated(self, changes: Sequence[tuple[int, Any, Any, Any]], known: KeyState) -> KeyState:
+        """`known` with all later writes."""
+        rows = [(number, sealed) for kind, number, _, sealed in changes if not kind]
         if len(rows) != 1 or type(rows[0][0]) is not int:
             raise self._damaged("damaged: its state is missing or has no number")
         ((number, sealed),) = rows
@@ -396,11 +430,8 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             )
         hint = "damaged" if known.position else "wrong passphrase or key, or it is damaged"
         state = json.loads(self._opened(sealed, "state", number, hint))
-        found = connection.execute(
-            "SELECT number, kind, sealed FROM entries WHERE number > ? ORDER BY number", (known.count,)
-        ).fetchall()
         digest, opened, place = known.digest, [], known.count
-        for entry, kind, blob in found:
+        for entry, kind, blob in (row[1:] for row in changes if row[0]):
             place += 1
             number_in = entry if entry == place else -1
             content = self._opened(blob, kind, number_in, f"entry {place} is damaged, missing or was changed")
@@ -434,7 +465,8 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         """A transaction over the newest state, which becomes that of this object when it is committed."""
         with self._lock:
             with self._file.writing() as connection:
-                self._state = self._read(connection, self._state)
+                changes = connection.execute(_CHANGES, (self._state.count,)).fetchall()
+                self._state = self._updated(changes, self._state)
                 write = KeyWrite(connection, self._cipher, self._state)
                 yield write
                 write.finish()
@@ -651,15 +683,19 @@ def _opened_part(path: Path, part: KeyPart, header: dict[str, Any], is_new: bool
         ) from None
 
 
-def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
+def read_header(path: Path, sealed_by: str, file: KeyFile | None = None) -> dict[str, Any]:
     """The header of a key store with a kind of seal."""
-    with contextlib.suppress(OSError), path.open("rb") as stream:
-        if stream.read(len(LEGACY_START)) == LEGACY_START:
-            raise StoreError(
-                f"{path}: expected a key store of format {LAYOUT.format}, found format 1; convert it with: iom migrate"
-            )
-    with contextlib.closing(SqliteFile(path, LAYOUT, read_only=True)) as file:
-        rows = file.rows("SELECT text FROM header")
+    if file is not None:
+        rows = file.rows(READS["header"])
+    else:
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            if stream.read(len(LEGACY_START)) == LEGACY_START:
+                raise StoreError(
+                    f"{path}: expected a key store of format {LAYOUT.format}, found format 1; convert it with: "
+                    "iom migrate"
+                )
+        with contextlib.closing(SqliteFile(path, LAYOUT, read_only=True)) as opened:
+            rows = opened.rows(READS["header"])
     try:
         header = parse_json(rows[0][0])
         known = header["sealed_by"]

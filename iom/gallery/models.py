@@ -121,10 +121,17 @@ class Reference:
 
 
 class Shard(NamedTuple):
-    """The records whose `record % shards` is `number`."""
+    """A part of the records: of blocks of `block` following numbers, every `shards`-th one from `number` on."""
 
     number: int = 0
     shards: int = 1
+    block: int = 4096
+
+    def first(self, record: int) -> int:
+        """The lowest number from `record` on that is in this part."""
+        block = record // self.block
+        ahead = (self.number - block) % self.shards
+        return (block + ahead) * self.block if ahead else record
 
 
 ALL = Shard()

@@ -3,13 +3,15 @@
 import dataclasses
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.distances import nearest, paired, within
+from iom.codes.asymmetric import CodeVectors
+from iom.codes.distances import Neighbours, nearest, paired, within
 from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
+from iom.codes.scan import InterleavedCodes, grown
 from iom.errors import StoreError
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import ALL, Application, Reference, Shard
@@ -20,8 +22,8 @@ from iom.models.face_hasher import FaceHasher
 if TYPE_CHECKING:
     from iom.gallery.stores.base import RecordStore
 
-Probe: TypeAlias = PackedCodes
-"""What is compared with the codes of an epoch: the code of a probe under its key."""
+Probe: TypeAlias = PackedCodes | NDArray[np.int32]
+"""What is compared with the codes of an epoch: the code of a probe under its key, or its keyed row `(1, K)`."""
 _MIN_CAPACITY = 1024
 _MAX_DELETED = 256
 _CANDIDATES_A_BATCH = 1024
@@ -53,25 +55,84 @@ class Candidate:
     record: int
 
 
-class CodeIndex:
-    """Codes of one application and key epoch in one matrix, by record number; changed in place.
+class _PlaneCodes:
+    """Codes in memory as bit planes, for searches by differing positions; changed in place."""
 
-    A row takes its planes and 8 bytes (200 in all for 512x8): twice the record number, plus 1 where the row is deleted.
-    Deleted rows are zeroed, left out of results, and removed when there are many. Unused capacity is address space
-    only, which the system backs with memory when it is written to.
+    def __init__(self, code_length: int, alphabet_size: int, *, capacity: int) -> None:
+        self._shape = (code_length, alphabet_size)
+        words = (plane_count(alphabet_size), word_count(code_length))
+        self._planes: NDArray[np.uint64] = np.empty((capacity, *words), np.uint64)
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def nbytes(self) -> int:
+        return self._planes.nbytes
+
+    def append(self, codes: PackedCodes) -> None:
+        needed = self._size + len(codes)
+        if needed > len(self._planes):
+            self._planes = grown(self._planes, self._size, max(needed, 2 * len(self._planes)))
+        self._planes[self._size : needed] = codes.planes
+        self._size = needed
+
+    def clear(self, row: int) -> None:
+        self._planes[row] = 0
+
+    def keep(self, rows: NDArray[np.intp]) -> None:
+        """Keep some rows, in this order; plane by plane, since a whole copy would double the memory."""
+        for plane in range(self._planes.shape[1]):
+            self._planes[: len(rows), plane] = self._planes[rows, plane]
+        self._planes[len(rows) : self._size] = 0
+        self._size = len(rows)
+
+    def nearest(self, probe: PackedCodes, k: int) -> Neighbours:
+        return nearest(probe, self._packed(), k)
+
+    def within(self, probe: PackedCodes, threshold: float) -> Neighbours:
+        return within(probe, self._packed(), threshold)
+
+    def _packed(self) -> PackedCodes:
+        return PackedCodes(self._planes[: self._size], *self._shape)
+
+
+class CodeIndex:
+    """Codes of one application and key epoch in memory, by record number; changed in place.
+
+    A row takes its code and 8 bytes: twice the record number, plus 1 where the row is deleted. A code takes its bit
+    planes (200 bytes in all for 512x8), or for asymmetric distance its interleaved words and 8 bytes more (80 in all
+    for 512x2). Deleted rows are zeroed, left out of results, and removed when there are many. Unused capacity is
+    address space only, which the system backs with memory when it is written to.
+
+    Args:
+        code_length: M.
+        alphabet_size: Q.
+        capacity: Rows to make room for.
+        vectors: What the symbols stand for, to search by asymmetric distance; `None` counts differing positions.
     """
 
-    def __init__(self, code_length: int, alphabet_size: int, *, capacity: int = 0) -> None:
-        self._shape = (code_length, alphabet_size)
+    def __init__(
+        self, code_length: int, alphabet_size: int, *, capacity: int = 0, vectors: CodeVectors | None = None
+    ) -> None:
         rows = max(capacity, _MIN_CAPACITY)
-        words = (plane_count(alphabet_size), word_count(code_length))
-        self._planes: NDArray[np.uint64] = np.empty((rows, *words), np.uint64)
+        self._codes: Any = (
+            _PlaneCodes(code_length, alphabet_size, capacity=rows)
+            if vectors is None
+            else InterleavedCodes(vectors, capacity=rows)
+        )
         self._marks: NDArray[np.int64] = np.empty(rows, np.int64)
-        self._size = self._deleted = 0
+        self._deleted = 0
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
-        return self._size - self._deleted
+        return len(self._codes) - self._deleted
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows that there is room for."""
+        return int(self._codes.nbytes) + self._marks.nbytes
 
     def append(self, records: Sequence[int] | NDArray[np.int64], codes: PackedCodes) -> None:
         """Add codes; records that are present already are left as they are."""
@@ -81,70 +142,56 @@ class CodeIndex:
             if not len(fresh):
                 return
             fresh = fresh[np.argsort(numbers[fresh], kind="stable")]
-            self._make_room(len(fresh))
-            rows = slice(self._size, self._size + len(fresh))
-            self._planes[rows], self._marks[rows] = codes.planes[fresh], 2 * numbers[fresh]
-            is_late = self._size and self._marks[rows.start] < self._marks[rows.start - 1]
-            self._size += len(fresh)
-            if is_late:  # another process committed lower numbers after higher ones
-                self._keep(np.argsort(self._marks[: self._size], kind="stable"))
+            size = len(self._codes)
+            needed = size + len(fresh)
+            if needed > len(self._marks):
+                self._marks = grown(self._marks, size, max(needed, 2 * len(self._marks)))
+            self._marks[size:needed] = 2 * numbers[fresh]
+            self._codes.append(codes[fresh])
+            if size and self._marks[size] < self._marks[size - 1]:
+                self._keep(np.argsort(self._marks[:needed], kind="stable"))  # lower numbers were committed later
 
     def delete(self, records: Sequence[int]) -> None:
         """Delete records; absent ones are ignored."""
         with self._lock:
             for record in records:
-                row = int(np.searchsorted(self._marks[: self._size], 2 * record))
-                if row < self._size and self._marks[row] == 2 * record:
+                row = int(np.searchsorted(self._used(), 2 * record))
+                if row < len(self._codes) and self._marks[row] == 2 * record:
                     self._marks[row] += 1
-                    self._planes[row] = 0  # the code of a revoked record is not kept in memory
+                    self._codes.clear(row)  # the code of a revoked record is not kept in memory
                     self._deleted += 1
             if self._deleted > _MAX_DELETED:
-                self._keep(np.flatnonzero(self._marks[: self._size] & 1 == 0))
+                self._keep(np.flatnonzero(self._used() & 1 == 0))
                 self._deleted = 0
 
-    def search(self, probe: PackedCodes, *, top: int, threshold: int | None) -> list[Hit]:
+    def search(self, probe: Probe, *, top: int, threshold: int | None) -> list[Hit]:
         """Records within `threshold` of one probe, or the `top` nearest: nearest first, the lowest record in a tie."""
         with self._lock:
             if not len(self):
                 return []
             if threshold is None:
-                count = min(top + self._deleted, self._size)
-                rows, distances = (each[0] for each in nearest(probe, self._codes(), count))
+                count = min(top + self._deleted, len(self._codes))
+                rows, distances = (each[0] for each in self._codes.nearest(probe, count))
             else:
-                rows, distances = within(probe, self._codes(), threshold)
+                rows, distances = self._codes.within(probe, threshold)
             marks = self._marks[rows]
             valid = marks & 1 == 0
             hits = list(map(Hit, (marks[valid] >> 1).tolist(), distances[valid].tolist()))
             return hits[:top] if threshold is None else hits
 
-    def _codes(self) -> PackedCodes:
-        return PackedCodes(self._planes[: self._size], *self._shape)
+    def _used(self) -> NDArray[np.int64]:
+        return self._marks[: len(self._codes)]
 
     def _holds(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        marks = self._marks[: self._size] >> 1
+        marks = self._used() >> 1
         if not len(marks):
             return np.zeros(len(numbers), bool)
         rows = np.minimum(np.searchsorted(marks, numbers), len(marks) - 1)
         return np.asarray(marks[rows] == numbers)
 
-    def _make_room(self, count: int) -> None:
-        needed = self._size + count
-        if needed <= len(self._marks):
-            return
-        capacity = max(needed, 2 * len(self._marks))
-        for name in ("_planes", "_marks"):
-            old = getattr(self, name)
-            new = np.empty((capacity, *old.shape[1:]), old.dtype)
-            new[: self._size] = old[: self._size]
-            setattr(self, name, new)
-
     def _keep(self, rows: NDArray[np.intp]) -> None:
-        """Keep some rows, in this order; plane by plane, since a whole copy would double the memory."""
         self._marks[: len(rows)] = self._marks[rows]
-        for plane in range(self._planes.shape[1]):
-            self._planes[: len(rows), plane] = self._planes[rows, plane]
-        self._planes[len(rows) : self._size] = 0
-        self._size = len(rows)
+        self._codes.keep(rows)
 
 
 class Searcher:
@@ -164,7 +211,7 @@ class Searcher:
         self._store = store
         self._keys = keys
         self._shard = shard
-        self._indexes: dict[str, tuple[int, dict[int, CodeIndex]]] = {}
+        self._indexes: dict[tuple[str, bool], tuple[int, dict[int, CodeIndex]]] = {}
         self._lock = threading.RLock()
 
     def search(
@@ -179,7 +226,7 @@ class Searcher:
         """The `top` nearest of a probe `(D,)`, or all within `threshold`."""
         name = application.name
         if application.key_mode == "application":
-            epochs = frozenset(self._indexes_of(application)[1])
+            epochs = frozenset(self.refresh(application))
             while True:
                 probes = make_probes(self._keys, application, hasher, embedding, epochs)
                 found = self.nearest(application, probes, top=top, threshold=threshold)
@@ -201,6 +248,10 @@ class Searcher:
             return self.search(self._store.application(name), hasher, embedding, top=top, threshold=threshold)
         return hits
 
+    def close(self) -> None:
+        """Forget the codes in memory."""
+        self._indexes.clear()
+
     def nearest(
         self,
         application: Application,
@@ -209,15 +260,17 @@ class Searcher:
         top: int,
         threshold: int | None,
         version: int | None = None,
+        vectors: CodeVectors | None = None,
     ) -> Found:
         """The `top` nearest of the codes in memory, or all within `threshold`, by the probe of their epoch.
 
+        With `vectors`, probes are keyed rows and distances asymmetric; else codes, and distances differing positions.
         The record store is asked for writes of this and other processes, unless the codes in memory are those of the
         given `version`.
         """
-        known = -1
-        while known != self._indexes.get(application.name, (0,))[0]:  # else another thread has deleted codes meanwhile
-            known, indexes = self._indexes_of(application, version)
+        known, place = -1, (application.name, vectors is not None)
+        while known != self._indexes.get(place, (0,))[0]:  # else another thread has deleted codes meanwhile
+            known, indexes = self._indexes_of(application, vectors, version)
             hits: list[Hit] = []
             for epoch, index in sorted(indexes.items()):
                 if epoch in probes:
@@ -240,15 +293,18 @@ class Searcher:
             )
         return list(found.values()), len(references) < len(hits)
 
-    def refresh(self, application: Application) -> dict[int, CodeIndex]:
-        """Indexes by epoch, with all writes of this and other processes."""
-        return self._indexes_of(application)[1]
+    def refresh(self, application: Application, vectors: CodeVectors | None = None) -> dict[int, CodeIndex]:
+        """Indexes by epoch, with all writes of this and other processes; `vectors` as of `nearest`."""
+        return self._indexes_of(application, vectors)[1]
 
-    def _indexes_of(self, application: Application, wanted: int | None = None) -> tuple[int, dict[int, CodeIndex]]:
+    def _indexes_of(
+        self, application: Application, vectors: CodeVectors | None, wanted: int | None = None
+    ) -> tuple[int, dict[int, CodeIndex]]:
         """Version and indexes by epoch: those of a `wanted` version if it is in memory, else the newest."""
         name = application.name
+        place = (name, vectors is not None)
         with self._lock:
-            known, indexes = self._indexes.get(name, (0, {}))
+            known, indexes = self._indexes.get(place, (0, {}))
             if wanted is not None and wanted == known:
                 return known, indexes
             version = self._store.version(name)
@@ -264,15 +320,15 @@ class Searcher:
             capacity = 0 if known else -(-self._store.stats(name).references // self._shard.shards)
             indexes = dict(indexes)
             for page in self._store.pages(name, since=known, shard=self._shard):
-                self._append(application, indexes, page, capacity)
+                self._append(application, indexes, page, capacity, vectors)
             if self._is_masked_now(application):
-                self._indexes.pop(name, None)
-                return self._indexes_of(self._store.application(name))
-            self._indexes[name] = version, indexes  # before codes are deleted, so that searches see that they were
+                self._indexes.pop(place, None)
+                return self._indexes_of(self._store.application(name), vectors)
+            self._indexes[place] = version, indexes  # before codes are deleted, so that searches see that they were
             for index in indexes.values():
                 index.delete(revoked)
             indexes = {epoch: index for epoch, index in indexes.items() if len(index)}
-            self._indexes[name] = version, indexes
+            self._indexes[place] = version, indexes
             return version, indexes
 
     def _revoked_since(self, name: str, version: int) -> list[int]:
@@ -283,7 +339,12 @@ class Searcher:
         return not application.masked and self._store.application(application.name).masked
 
     def _append(
-        self, application: Application, indexes: dict[int, CodeIndex], page: Sequence[Reference], capacity: int
+        self,
+        application: Application,
+        indexes: dict[int, CodeIndex],
+        page: Sequence[Reference],
+        capacity: int,
+        vectors: CodeVectors | None,
     ) -> None:
         revoked = self._keys.revoked(application.name)
         page = [reference for reference in page if reference.record not in revoked]
@@ -297,11 +358,11 @@ class Searcher:
                 revoked = self._keys.revoked(application.name)
                 if not any(reference.record in revoked for reference in of_epoch):
                     raise
-                self._append(application, indexes, page, capacity)  # one was revoked meanwhile, with its mask
+                self._append(application, indexes, page, capacity, vectors)  # one was revoked meanwhile, with its mask
                 return
             if epoch not in indexes:
                 shape = encoding_shape(application.encoding)
-                indexes[epoch] = CodeIndex(*shape, capacity=capacity)
+                indexes[epoch] = CodeIndex(*shape, capacity=capacity, vectors=vectors)
             indexes[epoch].append([reference.record for reference in of_epoch], codes)
 
 

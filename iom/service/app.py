@@ -31,6 +31,7 @@ from iom.errors import (
     TokenError,
     TooLargeError,
     UnknownApplicationError,
+    WorkerError,
 )
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import MAX_SUBJECT_ID_LENGTH, check_subject_id
@@ -355,7 +356,7 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"detail": str(error)}, 429, {"Retry-After": str(math.ceil(wait))})
 
     async def store_failed(_: Request, error: Exception) -> JSONResponse:
-        LOG.error("record store or key store: %s", error)
+        LOG.error("record store, key store or search: %s", error)
         return JSONResponse({"detail": "The store is unavailable; retry later"}, 503, RETRY_SOON)
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
@@ -368,6 +369,7 @@ def _add_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, refused)
     app.add_exception_handler(RateLimitError, limited)
     app.add_exception_handler(StoreError, store_failed)
+    app.add_exception_handler(WorkerError, store_failed)
     app.add_exception_handler(RequestValidationError, invalid)
 
 

@@ -1,28 +1,47 @@
-"""The codes in memory against a dictionary."""
+"""The codes in memory against a dictionary, by differing positions and by asymmetric distance."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iom.codes.asymmetric import CodeVectors, asymmetric_distances, keyed_rows, row_lengths
 from iom.codes.packing import pack
 from iom.gallery import search as module
-from iom.gallery.models import Shard
+from iom.gallery.models import Reference, Shard
 from iom.gallery.search import CodeIndex, Searcher, best_hits, make_probes
-from tests.gallery.conftest import faces
+from tests.gallery.conftest import Place, faces
 
 CODES = np.random.default_rng(1).integers(0, 4, (40, 70)).astype(np.uint8)
 
 
-def ranked(held, probe):
-    pairs = [(int((CODES[r] != probe).sum()), r) for r in held]
+VECTORS = CodeVectors.of_kernel(np.random.default_rng(2).normal(size=(16, 70 * 4)), 4)
+ROW = keyed_rows(VECTORS.read_back(CODES[3:4]) + np.random.default_rng(3).normal(size=(1, 16)))
+
+
+def differing(record):
+    return int((CODES[record] != CODES[3]).sum())
+
+
+def asymmetric(record):
+    held = VECTORS.read_back(CODES[record : record + 1])
+    return int(asymmetric_distances(held @ ROW[0], row_lengths(held), row_lengths(ROW))[0])
+
+
+COMPARISONS = {"symbols": (None, pack(CODES[3:4], 4), differing, 50), "asymmetric": (VECTORS, ROW, asymmetric, 9000)}
+
+
+def ranked(held, distance_of):
+    pairs = [(distance_of(r), r) for r in held]
     return [(record, distance) for distance, record in sorted(pairs)]
 
 
+@pytest.mark.parametrize("comparison", COMPARISONS)
 @settings(max_examples=60)
-@given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 39), min_size=1)), max_size=12))
-def test_any_order_of_appending_and_deleting(steps):
-    index, held, ever = CodeIndex(70, 4), set(), set()
+@given(steps=st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 39), min_size=1)), max_size=12))
+def test_any_order_of_appending_and_deleting(comparison, steps):
+    vectors, probe, distance_of, threshold = COMPARISONS[comparison]
+    index, held, ever = CodeIndex(70, 4, vectors=vectors), set(), set()
     for appends, records in steps:
         if appends:
             new = sorted(set(records) - ever)
@@ -32,37 +51,87 @@ def test_any_order_of_appending_and_deleting(steps):
         else:
             held -= set(records)
             index.delete(records)
-    probe = CODES[3]
-    packed = pack(probe[None], 4)
     assert len(index) == len(held)
-    assert [tuple(hit) for hit in index.search(packed, top=5, threshold=None)] == ranked(held, probe)[:5]
-    near = [pair for pair in ranked(held, probe) if pair[1] <= 50]
-    assert [tuple(hit) for hit in index.search(packed, top=0, threshold=50)] == near
+    expected = ranked(held, distance_of)
+    assert [tuple(hit) for hit in index.search(probe, top=5, threshold=None)] == expected[:5]
+    assert [tuple(hit) for hit in index.search(probe, top=99, threshold=None)] == expected
+    near = [pair for pair in expected if pair[1] <= threshold]
+    assert [tuple(hit) for hit in index.search(probe, top=0, threshold=threshold)] == near
 
 
-def test_many_deletions_are_squeezed_out(monkeypatch):
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_many_deletions_are_squeezed_out(comparison, monkeypatch):
+    vectors, probe, distance_of, _ = COMPARISONS[comparison]
     monkeypatch.setattr(module, "_MAX_DELETED", 3)
-    index = CodeIndex(70, 4)
+    index = CodeIndex(70, 4, vectors=vectors)
     index.append(range(40), pack(CODES, 4))
     index.delete(range(0, 40, 2))
-    assert [hit.record for hit in index.search(pack(CODES[7:8], 4), top=1, threshold=None)] == [7]
-    assert len(index.search(pack(CODES[:1], 4), top=99, threshold=None)) == len(index) == 20
+    assert [hit.record for hit in index.search(probe, top=1, threshold=None)] == [3]
+    found = [tuple(hit) for hit in index.search(probe, top=99, threshold=None)]
+    assert len(index) == 20
+    assert found == ranked(range(1, 40, 2), distance_of)
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_an_index_that_grows_keeps_its_codes(comparison):
+    vectors, probe, distance_of, _ = COMPARISONS[comparison]
+    index = CodeIndex(70, 4, vectors=vectors)
+    for start in (2400, 1200, 0):  # lower numbers later
+        index.append(range(start, start + 1200), pack(CODES[np.arange(start, start + 1200) % 40], 4))
+    expected = sorted((distance_of(record % 40), record) for record in range(3600))
+    found = index.search(probe, top=200, threshold=None)
+    assert [(hit.distance, hit.record) for hit in found] == expected[:200]
+
+
+def test_a_revoked_code_is_not_kept_in_memory():
+    """Neither its words nor its length, which tells of it."""
+    index = CodeIndex(70, 4, vectors=VECTORS)
+    index.append(range(40), pack(CODES, 4))
+    words, lengths = index._codes._words, index._codes._lengths
+    assert words[0, :, 5].any()
+    index.delete([5])
+    assert not words[0, :, 5].any()
+    assert lengths[5] not in VECTORS.lengths(CODES)
 
 
 def test_two_hundred_bytes_a_template():
-    index = CodeIndex(512, 8, capacity=5000)
-    held = index._planes.nbytes + index._marks.nbytes
-    assert held == 5000 * 200
+    assert CodeIndex(512, 8, capacity=5000).nbytes == 5000 * 200
+
+
+def test_eighty_bytes_a_template_of_64_bytes():
+    """And 16 for a block of 64."""
+    vectors = CodeVectors.of_kernel(np.random.default_rng(1).normal(size=(4, 1024)), 2)
+    assert CodeIndex(512, 2, capacity=6400, vectors=vectors).nbytes == 6400 * 80 + 100 * 16
 
 
 def shards_of(gallery, count):
-    return [Searcher(gallery.store, gallery.keys, shard=Shard(number, count)) for number in range(count)]
+    return [Searcher(gallery.store, gallery.keys, shard=Shard(number, count, block=1)) for number in range(count)]
 
 
 def asked(searcher, gallery, embedding, *, epochs):
     found = gallery.application("door")
     probes = make_probes(gallery.keys, found, gallery.hasher, embedding, epochs)
     return searcher.nearest(found, probes, top=0, threshold=96)
+
+
+@settings(max_examples=20)
+@given(st.sets(st.integers(0, 200) | st.integers(2**40, 2**40 + 40), max_size=30), st.integers(1, 5), st.integers(1, 9))
+def test_pages_of_shards_are_all_references(tmp_path_factory, records, count, block):
+    place = Place(tmp_path_factory.mktemp("g"))
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode="subject")
+    code, seal = bytes(8 * 3 * 2), bytes(16)
+    references = [Reference("door", f"s{each}", -1, each, 0, code, seal) for each in records]
+    gallery.store.add(references, gallery.event("import", "door"), imported=True)
+    for since in (0, gallery.store.version("door") - 1):
+        found = []
+        for number in range(count):
+            shard = Shard(number, count, block)
+            part = [each.record for page in gallery.store.pages("door", since=since, shard=shard) for each in page]
+            assert part == [each for each in sorted(records) if each // block % count == number]
+            found += part
+        assert sorted(found) == sorted(records)
+    place.close()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -10,17 +10,20 @@ file.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
-from iom.codes._kernels.portable import Kernel
+from iom.codes._kernels.portable import NIBBLE, SCAN_ROWS, Kernel
+from iom.codes.asymmetric import UNIT
 
 UNROLLED_WORDS = (1, 2, 4, 8, 16, 24, 32)
 ANY_WORDS = 0
@@ -30,10 +33,20 @@ _LINE_BYTES = 64
 QUERIES = 2
 """Queries of a block that share what is loaded; their vectors stay in registers."""
 _BLOCK_TILE_BYTES = 1 << 15  # a tile of rows stays in the first-level cache while all queries pass it
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _ROWS = types.Array(types.uint64, 3, "C", readonly=True)
 _DISTANCES = types.Array(types.int32, 2, "C")
 _IDS = types.Array(types.int64, 2, "C")
+
+SCAN_QUERIES = 4
+"""Queries of a scan that share what is loaded."""
+_WORDS = types.Array(types.uint32, 3, "C", readonly=True)
+_LENGTHS = types.Array(types.float64, 1, "C", readonly=True)
+_EDGES = types.Array(types.float64, 2, "C", readonly=True)
+_TABLES = types.Array(types.uint8, 3, "C", readonly=True)
+_SUMS = types.Array(types.int32, 3, "C", readonly=True)
+_SCALES = types.Array(types.float64, 2, "C", readonly=True)
+_FIXED = types.Array(types.int32, 1, "C", readonly=True)
 
 
 def paired_kernel(planes: int, words: int) -> Kernel:
@@ -74,12 +87,12 @@ def _unrolled(words: int) -> int:
     return words if words in UNROLLED_WORDS else ANY_WORDS
 
 
-def _compiled(*arguments: Any) -> Callable[[Kernel], Kernel]:
+def _compiled(*arguments: Any, result: Any = types.void) -> Callable[[Kernel], Kernel]:
     """Decorator: compile for these argument types, without the interpreter's lock, and keep the code on disk."""
 
     def decorate(function: Kernel) -> Kernel:
         options = {"nogil": True, "boundscheck": False}
-        signature = types.void(*arguments)
+        signature = result(*arguments)
         try:
             return numba.njit(signature, cache=True, **options)(function)  # type: ignore[no-any-return]
         except RuntimeError as error:
@@ -162,18 +175,19 @@ def _prefetch(typing_context: Any, address: Any, planes: Any, unrolled: Any) -> 
     row_bytes = 8 * planes.literal_value * (unrolled.literal_value or 8)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        flag = ir.IntType(32)
-        read, once, data = (ir.Constant(flag, value) for value in (0, 0, 1))
         for offset in range(_AHEAD_BYTES, _AHEAD_BYTES + row_bytes, _LINE_BYTES):
-            place = builder.add(arguments[0], ir.Constant(_I64, offset))
-            line = builder.inttoptr(place, ir.IntType(8).as_pointer())
-            function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), [line.type, flag, flag, flag]), "llvm.prefetch.p0"
-            )
-            builder.call(function, [line, read, once, data])
+            _fetch(builder, builder.add(arguments[0], ir.Constant(_I64, offset)))
         return context.get_dummy_value()
 
     return types.void(types.uint64, planes, unrolled), generate
+
+
+def _fetch(builder: Any, address: Any) -> None:
+    """Emit a request for the line at an address."""
+    read, once, data = (ir.Constant(_I32, value) for value in (0, 0, 1))
+    line = builder.inttoptr(address, _I8.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [line.type, _I32, _I32, _I32])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [line, read, once, data])
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -422,3 +436,365 @@ def _block_nearest(planes: int, words: int) -> Kernel:
                                 _insert(distances, ids, i + n, found[n, m], at + m)
 
     return nearest
+
+
+def scan_kernel(bits: int, *, queries: int = 0) -> Kernel:
+    """`(words, lengths, edges, tables, sums, scales, fixed, distances, ids, start, stop, count)`: the nearest codes.
+
+    By asymmetric distance, among the rows below `count` of the blocks `start` to `stop`; see `iom.codes.scan` for the
+    arrays. `distances` and `ids` `(queries, k)` hold the best so far, nearest first. If there are `fixed` limits
+    `(queries,)`, codes whose entries in `tables`, which may be those of the first words alone, sum up to less are left
+    out; else none that may be among the nearest.
+    """
+    return _scan_nearest(bits, shuffles() if bits == NIBBLE else "", queries == 1)
+
+
+def scan_within_kernel(bits: int) -> Kernel:
+    """`(words, lengths, edges, tables, sums, scales, fixed, below, distances, ids, start, stop, count)`: near codes.
+
+    Of those of one query at distances below `below`, as many as there is room for go into `distances` and `ids`
+    `(1, room)`; returns their number. The rest is as of `scan_kernel`.
+    """
+    return _scan_within(bits, shuffles() if bits == NIBBLE else "")
+
+
+def scan_table_kernel(bits: int) -> Kernel:
+    """`(words, lengths, sums, scales, out, start, stop, count)`: distances of all codes of some blocks.
+
+    They go into `out[query, row]`.
+    """
+    return _scan_table(bits)
+
+
+class Shuffle(NamedTuple):
+    """Byte shuffle of some CPUs: the features it needs, bytes of a vector, and LLVM's name of it."""
+
+    features: frozenset[str]
+    width: int
+    name: str
+
+
+_PERMUTED, _NEON = "vpermb", "tbl"
+SHUFFLES = {
+    _PERMUTED: Shuffle(frozenset({"avx512bw", "avx512vbmi", "avx512vnni"}), 64, "llvm.x86.avx512.permvar.qi.512"),
+    "vpshufb 512": Shuffle(frozenset({"avx512bw"}), 64, "llvm.x86.avx512.pshuf.b.512"),
+    "vpshufb": Shuffle(frozenset({"avx2"}), 32, "llvm.x86.avx2.pshuf.b"),
+    "pshufb": Shuffle(frozenset({"ssse3"}), 16, "llvm.x86.ssse3.pshuf.b.128"),
+    _NEON: Shuffle(frozenset({_NEON}), 16, "llvm.aarch64.neon.tbl1.v16i8"),
+}
+"""Byte shuffles by name, the best first."""
+
+
+def features() -> frozenset[str]:
+    """Features of the CPU that numba compiles for, as far as they are told by name; every 64-bit ARM has `tbl`."""
+    if llvm.get_default_triple().startswith(("aarch64", "arm64")):
+        return frozenset({_NEON})
+    told = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return frozenset(each[1:] for each in told.split(",") if each.startswith("+"))
+
+
+def shuffles() -> str:
+    """Byte shuffle to compile for, a name of `SHUFFLES`; empty where there is none."""
+    here = features()
+    return next((name for name, kind in SHUFFLES.items() if kind.features <= here), "")
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _candidates(
+    typing_context: Any,
+    block: Any,
+    words: Any,
+    tables: Any,
+    limits: Any,
+    out: Any,
+    ahead: Any,
+    queries: Any,
+    shuffle: Any,
+) -> Any:
+    """Which of the 64 codes of a block reach the limits of `queries` queries: 64 bits each from address `out` on.
+
+    `words` is the number of words of a code that are looked at. `tables` has two tables of 64 bytes for each of them,
+    query by query; `limits` is the address of 32-bit numbers. One query is bound by memory, so that lines `ahead` bytes
+    behind are asked for. The last two arguments are compile-time constants.
+    """
+    if not all(isinstance(each, types.Literal) for each in (queries, shuffle)):
+        return None
+    query_count, kind = queries.literal_value, SHUFFLES[shuffle.literal_value]
+    is_ahead = query_count == 1
+    octets, halves, full = (ir.VectorType(each, 512 // each.width) for each in (_I8, _I16, _I32))
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first_word, word_count, first_table, limit_place, place, distance = arguments[:6]
+        table_stride = builder.mul(word_count, ir.Constant(_I64, 128))
+
+        def at(address: Any, offset: Any) -> Any:
+            return builder.add(address, ir.Constant(_I64, offset) if isinstance(offset, int) else offset)
+
+        def load(address: Any, kind: Any) -> Any:
+            value = builder.load(builder.inttoptr(address, kind.as_pointer()))
+            value.align = 4
+            return value
+
+        def every(kind: Any, value: int) -> Any:
+            return ir.Constant(kind, [value] * kind.count)
+
+        def picked(first: Any, second: Any, lanes: Sequence[int]) -> Any:
+            return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
+
+        def function(name: str, result: Any, *taken: Any) -> Any:
+            return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, taken), name)
+
+        def add_to(total: Any, value: Any) -> None:
+            builder.store(builder.add(builder.load(total), value), total)
+
+        def permuted_sums() -> Callable[[int, int], Any]:
+            """Sums by tables of 64: each byte of a word looks into its quarter; four bytes are added by one product."""
+            look_up = function(kind.name, octets, octets, octets)
+            add_bytes = function("llvm.x86.avx512.vpdpbusd.512", full, full, full, full)
+            totals = [
+                [cgutils.alloca_once_value(builder, every(full, 0)) for _ in range(4)] for _ in range(query_count)
+            ]
+            nibbles, quarters, ones = every(full, 0x0F0F0F0F), every(full, 0x30201000), every(full, 0x01010101)
+            with cgutils.for_range(builder, word_count) as loop:
+                line = at(first_word, builder.mul(loop.index, ir.Constant(_I64, 256)))
+                table = at(first_table, builder.mul(loop.index, ir.Constant(_I64, 128)))
+                of_query = [at(table, builder.mul(table_stride, ir.Constant(_I64, n))) for n in range(query_count)]
+                tables = [[load(at(each, 64 * half), octets) for half in range(2)] for each in of_query]
+                for unit in range(4):
+                    if is_ahead:
+                        _fetch(builder, at(at(line, distance), 64 * unit))
+                    both = load(at(line, 64 * unit), full)
+                    indexes = [
+                        builder.bitcast(builder.or_(builder.and_(each, nibbles), quarters), octets)
+                        for each in (both, builder.lshr(both, every(full, 4)))
+                    ]
+                    for query in range(query_count):
+                        found = [builder.call(look_up, pair) for pair in zip(tables[query], indexes, strict=True)]
+                        total = totals[query][unit]
+                        both_found = builder.bitcast(builder.add(*found), full)
+                        builder.store(builder.call(add_bytes, [builder.load(total), both_found, ones]), total)
+            return lambda query, unit: builder.load(totals[query][unit])
+
+        def shuffled_sums() -> Callable[[int, int], Any]:
+            """Sums by tables of 16: bytes of a place in their words stand together, in sixteens."""
+            part = ir.VectorType(_I8, kind.width)
+            look_up = function(kind.name, part, part, part)
+            zero = every(full, 0)
+            totals = [[cgutils.alloca_once_value(builder, zero) for _ in range(4)] for _ in range(query_count)]
+            # Sums of 16 bits: those of even codes plus 256 times those of odd ones, and those of odd ones.
+            sums = [
+                [cgutils.alloca_once_value(builder, every(halves, 0)) for _ in range(2)] for _ in range(query_count)
+            ]
+
+            def looked_up(table: Any, index: Any) -> Any:
+                parts = [
+                    builder.call(
+                        look_up, [picked(each, each, range(lane, lane + kind.width)) for each in (table, index)]
+                    )
+                    for lane in range(0, 64, kind.width)
+                ]
+                while len(parts) > 1:
+                    pairs = zip(parts[::2], parts[1::2], strict=True)
+                    parts = [picked(low, high, range(2 * low.type.count)) for low, high in pairs]
+                return parts[0]
+
+            chunk = ir.Constant(_I64, 256)  # of words; no sum of 16 bits overflows
+            chunks = builder.udiv(at(word_count, 255), chunk)
+            for unit in range(4):
+                with cgutils.for_range(builder, chunks) as outer:
+                    start = builder.mul(outer.index, chunk)
+                    left = builder.sub(word_count, start)
+                    for query in range(query_count):
+                        for each in sums[query]:
+                            builder.store(every(halves, 0), each)
+                    here = builder.select(builder.icmp_unsigned("<", left, chunk), left, chunk)
+                    with cgutils.for_range(builder, here) as loop:
+                        word = builder.add(start, loop.index)
+                        line = at(at(first_word, 64 * unit), builder.mul(word, ir.Constant(_I64, 256)))
+                        table = at(first_table, builder.mul(word, ir.Constant(_I64, 128)))
+                        if is_ahead:
+                            _fetch(builder, at(line, distance))
+                        both = load(line, octets)
+                        both = picked(both, both, [4 * code + byte for byte in range(4) for code in range(16)])
+                        high = builder.bitcast(builder.lshr(builder.bitcast(both, halves), every(halves, 4)), octets)
+                        indexes = [builder.and_(each, every(octets, 15)) for each in (both, high)]
+                        for query in range(query_count):
+                            of_query = at(table, builder.mul(table_stride, ir.Constant(_I64, query)))
+                            found = [
+                                looked_up(load(at(of_query, 64 * n), octets), each) for n, each in enumerate(indexes)
+                            ]
+                            pairs = builder.bitcast(builder.add(*found), halves)
+                            add_to(sums[query][0], pairs)
+                            add_to(sums[query][1], builder.lshr(pairs, every(halves, 8)))
+                    for query in range(query_count):
+                        odd = builder.load(sums[query][1])
+                        even = builder.sub(builder.load(sums[query][0]), builder.shl(odd, every(halves, 8)))
+                        both = picked(even, odd, [32 * (lane % 2) + lane // 2 for lane in range(64)])
+                        wide = builder.zext(both, ir.VectorType(_I32, 64))
+                        for byte in range(4):
+                            add_to(totals[query][unit], picked(wide, wide, range(16 * byte, 16 * byte + 16)))
+            return lambda query, unit: builder.load(totals[query][unit])
+
+        found = permuted_sums() if shuffle.literal_value == _PERMUTED else shuffled_sums()
+        for query in range(query_count):
+            limit = load(at(limit_place, 4 * query), _I32)
+            limit = builder.insert_element(ir.Constant(full, ir.Undefined), limit, ir.Constant(_I32, 0))
+            limit = picked(limit, limit, [0] * 16)
+            mask = ir.Constant(_I64, 0)
+            for unit in range(4):
+                reached = builder.bitcast(builder.icmp_signed(">=", found(query, unit), limit), _I16)
+                mask = builder.or_(mask, builder.shl(builder.zext(reached, _I64), ir.Constant(_I64, 16 * unit)))
+            builder.store(mask, builder.inttoptr(at(place, 8 * query), _I64.as_pointer())).align = 8
+        return context.get_dummy_value()
+
+    return types.void(*(types.uint64,) * 6, queries, shuffle), generate
+
+
+@numba.njit(nogil=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _least_cosine(below: int) -> float:
+    """No code of a smaller cosine, but for rounding, is at a distance below `below`."""
+    return 1.0 - (below - 0.5) / UNIT - 1e-9
+
+
+@numba.njit(nogil=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _limit(cosine: float, shortest: float, longest: float, scale: Any) -> Any:
+    """Sum of table entries that no code of at least a cosine, and of a length between the two, falls short of."""
+    length = shortest if cosine >= 0.0 else longest
+    least = np.floor((cosine * scale[2] * length - scale[1]) / scale[0]) - 1.0
+    return np.int32(max(0.0, min(2147483647.0, least)))
+
+
+@numba.njit(nogil=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _product(words: Any, block: int, code: int, sums: Any, query: int, bits: int) -> Any:
+    """Sum of the responses that a code chose, exact."""
+    total = np.int64(0)
+    for word in range(words.shape[1]):
+        value = words[block, word, code]
+        for byte in range(4):
+            if bits == NIBBLE:
+                total += sums[query, 8 * word + byte, value & np.uint32(15)]
+                total += sums[query, 8 * word + 4 + byte, value >> np.uint32(4) & np.uint32(15)]
+            else:
+                total += sums[query, 4 * word + byte, value & np.uint32(255)]
+            value >>= np.uint32(8)
+    return total
+
+
+@numba.njit(nogil=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _asymmetric_distance(product: int, length: float, probe_length: float) -> Any:
+    """As `iom.codes.asymmetric.asymmetric_distances`, bit by bit."""
+    both = length * probe_length
+    cosine = product / both if both > 0.0 else 0.0
+    return np.int32(max(np.rint(UNIT * (1.0 - cosine)), 0.0))
+
+
+@functools.cache
+def _scan_nearest(bits: int, shuffle: str, alone: bool) -> Kernel:
+    group = 1 if alone else SCAN_QUERIES
+
+    @_compiled(_WORDS, _LENGTHS, _EDGES, _TABLES, _SUMS, _SCALES, _FIXED, _DISTANCES, _IDS, *(types.int64,) * 3)
+    def nearest(
+        words: Any, lengths: Any, edges: Any, tables: Any, sums: Any, scales: Any, fixed: Any, distances: Any, ids: Any,
+        start: int, stop: int, count: int,
+    ) -> None:  # fmt: skip
+        size, stride = np.uint64(tables.shape[1]), np.uint64(128 * tables.shape[1])
+        first, table = np.uint64(words.ctypes.data), np.uint64(tables.ctypes.data)
+        limits, masks = np.empty(group, np.int32), np.empty(group, np.uint64)
+        limit_place, mask_place = np.uint64(limits.ctypes.data), np.uint64(masks.ctypes.data)
+        block_bytes = 4 * SCAN_ROWS * words.shape[1]
+        ahead = np.uint64(-(-_AHEAD_BYTES // block_bytes) * block_bytes)
+        last = distances.shape[1] - 1
+        tile = max(1, _TILE_BYTES // block_bytes)
+        for tile_start in range(start, stop, tile):
+            for i in range(0, distances.shape[0], group):
+                some = min(group, distances.shape[0] - i)
+                of_query = table + np.uint64(i) * stride
+                for block in range(tile_start, min(stop, tile_start + tile)):
+                    if shuffle:
+                        place = first + np.uint64(block * block_bytes)
+                        for n in range(some):
+                            if fixed.size:
+                                limits[n] = fixed[i + n]
+                            else:
+                                cosine = _least_cosine(distances[i + n, last])
+                                limits[n] = _limit(cosine, edges[block, 0], edges[block, 1], scales[i + n])
+                        if some == group:
+                            _candidates(place, size, of_query, limit_place, mask_place, ahead, group, shuffle)
+                        else:
+                            for n in range(some):
+                                _candidates(
+                                    place, size, of_query + np.uint64(n) * stride, limit_place + np.uint64(4 * n),
+                                    mask_place + np.uint64(8 * n), np.uint64(0), 1, shuffle,
+                                )  # fmt: skip
+                    for n in range(some):
+                        if shuffle and not masks[n]:
+                            continue
+                        least = _least_cosine(distances[i + n, last]) * scales[i + n, 2]
+                        for code in range(min(SCAN_ROWS, count - block * SCAN_ROWS)):
+                            if shuffle and not masks[n] >> np.uint64(code) & np.uint64(1):
+                                continue
+                            length = lengths[block * SCAN_ROWS + code]
+                            product = _product(words, block, code, sums, i + n, bits)
+                            if product < least * length:
+                                continue
+                            distance = _asymmetric_distance(product, length, scales[i + n, 2])
+                            if distance < distances[i + n, last]:
+                                _insert(distances, ids, i + n, distance, block * SCAN_ROWS + code)
+                                least = _least_cosine(distances[i + n, last]) * scales[i + n, 2]
+
+    return nearest
+
+
+@functools.cache
+def _scan_within(bits: int, shuffle: str) -> Kernel:
+    arrays = (_WORDS, _LENGTHS, _EDGES, _TABLES, _SUMS, _SCALES, _FIXED)
+
+    @_compiled(*arrays, types.int64, _DISTANCES, _IDS, *(types.int64,) * 3, result=types.int64)
+    def within(
+        words: Any, lengths: Any, edges: Any, tables: Any, sums: Any, scales: Any, fixed: Any, below: int,
+        distances: Any, ids: Any, start: int, stop: int, count: int,
+    ) -> int:  # fmt: skip
+        size, first, table = np.uint64(tables.shape[1]), np.uint64(words.ctypes.data), np.uint64(tables.ctypes.data)
+        limits, masks = np.empty(1, np.int32), np.empty(1, np.uint64)
+        limit_place, mask_place = np.uint64(limits.ctypes.data), np.uint64(masks.ctypes.data)
+        block_bytes = 4 * SCAN_ROWS * words.shape[1]
+        ahead = np.uint64(-(-_AHEAD_BYTES // block_bytes) * block_bytes)
+        cosine = _least_cosine(below)
+        least = cosine * scales[0, 2]
+        found = 0
+        for block in range(start, stop):
+            if shuffle:
+                limits[0] = fixed[0] if fixed.size else _limit(cosine, edges[block, 0], edges[block, 1], scales[0])
+                place = first + np.uint64(block * block_bytes)
+                _candidates(place, size, table, limit_place, mask_place, ahead, 1, shuffle)
+                if not masks[0]:
+                    continue
+            for code in range(min(SCAN_ROWS, count - block * SCAN_ROWS)):
+                if shuffle and not masks[0] >> np.uint64(code) & np.uint64(1):
+                    continue
+                length = lengths[block * SCAN_ROWS + code]
+                product = _product(words, block, code, sums, 0, bits)
+                if product < least * length:
+                    continue
+                distance = _asymmetric_distance(product, length, scales[0, 2])
+                if distance < below:
+                    if found < distances.shape[1]:
+                        distances[0, found], ids[0, found] = distance, block * SCAN_ROWS + code
+                    found += 1
+        return found
+
+    return within
+
+
+@functools.cache
+def _scan_table(bits: int) -> Kernel:
+    @_compiled(_WORDS, _LENGTHS, _SUMS, _SCALES, _DISTANCES, *(types.int64,) * 3)
+    def table(words: Any, lengths: Any, sums: Any, scales: Any, out: Any, start: int, stop: int, count: int) -> None:
+        for block in range(start, stop):
+            for query in range(out.shape[0]):
+                for code in range(min(SCAN_ROWS, count - block * SCAN_ROWS)):
+                    row = block * SCAN_ROWS + code
+                    product = _product(words, block, code, sums, query, bits)
+                    out[query, row] = _asymmetric_distance(product, lengths[row], scales[query, 2])
+
+    return table

@@ -154,7 +154,9 @@ _REFERENCES_OF_SUBJECT = (
 _PAGE = sa.select(*_REFERENCE).where(
     REFERENCES.c.application == _ID,
     REFERENCES.c.record > sa.bindparam("after", type_=LONG),
-    REFERENCES.c.record % sa.bindparam("shards", type_=LONG) == sa.bindparam("number", type_=LONG),
+    REFERENCES.c.record < sa.bindparam("until", type_=LONG),
+    (REFERENCES.c.record // sa.bindparam("block", type_=LONG)) % sa.bindparam("shards", type_=LONG)
+    == sa.bindparam("number", type_=LONG),
 )
 _PAGE_OF_ALL = _PAGE.order_by(REFERENCES.c.record).limit(sa.bindparam("limit", type_=sa.Integer))
 # Few references were added since a version: materialized, so that they are found by the index on versions.
@@ -219,11 +221,30 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     def pages(
         self, application: str, *, since: int = 0, limit: int = PAGE, shard: Shard = ALL
     ) -> Iterator[list[Reference]]:
-        """All valid references by record number, `limit` at a time, as `scan` reads them."""
+        """All valid references of a shard by record number, at most `limit` at a time, as `scan` reads them.
+
+        The blocks of a shard are read one by one, so that those of others cost nothing.
+        """
+        if shard.shards > 1 and not since:
+            yield from self._blocks(application, shard)
+            return
         after = -1
         while page := self.scan(application, after=after, since=since, limit=limit, shard=shard):
             yield page
             after = page[-1].record
+
+    def _blocks(self, application: str, shard: Shard) -> Iterator[list[Reference]]:
+        start = shard.first(0)
+        while True:
+            stop = (start // shard.block + 1) * shard.block
+            page = self.scan(application, after=start - 1, until=stop, limit=shard.block, shard=shard)
+            start = shard.first(stop)
+            if page:
+                yield page
+            elif following := self.scan(application, after=stop - 1, limit=1):  # numbers may have large gaps
+                start = shard.first(following[0].record)
+            else:
+                return
 
     def whole_audit(self) -> Iterator[AuditEntry]:
         """All entries of the audit log, in order."""
@@ -442,11 +463,22 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         return [_reference_of(application, row) for row in self._rows(of_records.order_by(REFERENCES.c.record))]
 
     def scan(
-        self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE, shard: Shard = ALL
+        self,
+        application: str,
+        *,
+        after: int = -1,
+        until: int = 2**63 - 1,
+        since: int = 0,
+        limit: int = PAGE,
+        shard: Shard = ALL,
     ) -> list[Reference]:
-        """At most `limit` valid references of a shard, by number: above `after`, and added after version `since`."""
+        """At most `limit` valid references of a shard, by number.
+
+        Those above `after` and below `until` that were added after version `since`.
+        """
         number = self.application_id(application)
-        values = {"of_id": number, "after": after, "since": since, "limit": limit, **shard._asdict()}
+        place = {"of_id": number, "after": after, "until": until, "since": since, "limit": limit}
+        values = place | shard._asdict()
         rows = self._rows(_PAGE_OF_ADDED if since else _PAGE_OF_ALL, values)
         return [_reference_of(application, row) for row in rows]
 

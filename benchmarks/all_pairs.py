@@ -85,7 +85,7 @@ def _counted(path: Path, turns: int) -> dict[str, float]:
     with np.load(path, allow_pickle=False) as stored:
         codes, labels = stored["codes"], stored["labels"]
     small = AllPairs(np.array([0, 0, 1]))
-    small.count(pack(codes[:3], ALPHABET_SIZE))  # compiles, or reads what was compiled
+    small.count(SymbolComparator(ALPHABET_SIZE), pack(codes[:3], ALPHABET_SIZE))  # compiles, or reads what was compiled
 
     def count() -> float:
         pairs = AllPairs(labels)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.code_shapes
     python -m benchmarks.code_shapes --shapes 512x8 1536x2 --systems float simplex learned
+    python -m benchmarks.code_shapes --shapes 512x2 --systems simplex_refined --comparisons symbols asymmetric
 
 Every subject, at most 20 images of each, keys stolen; figures are means over the keys. A trained
 hasher is looked for in the folders of `--hashers`, patterns in which {m} and {q} stand for the
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.command_line import new_parser, run
 from benchmarks.lfw_all_pairs import Faces, add_arguments, learned_system, load_faces, parse_shape
+from iom._registry import COMPARISONS
 from iom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"default: {' '.join(SHAPES)}",
     )
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), help=f"default: {' '.join(SYSTEMS)}")
+    parser.add_argument(
+        "--comparisons", nargs="+", choices=COMPARISONS, default=["symbols"], help="a row each; default: symbols"
+    )
     parser.add_argument("--hashers", nargs="+", default=list(HASHERS), help=f"default: {' '.join(HASHERS)}")
     return run(_measure, parser, argv)
 
@@ -65,7 +70,8 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def measure(faces: Faces, arguments: argparse.Namespace) -> list[Row]:
     """One row for each shape and system, printed as soon as it is measured."""
-    from benchmarks.key_trials import Draws, code_trials, codes_under_keys, float_trial
+    from benchmarks.key_trials import Draws, float_trial, system_trials
+    from iom.evaluation.systems import asymmetric_system, comparisons_of
 
     columns = "".join(f"{name:>16s}" for name in RATES)
     print(f"{'shape':>8s} {'bytes':>6s} {'system':24s}{columns}   % (± over keys)")
@@ -88,14 +94,21 @@ def measure(faces: Faces, arguments: argparse.Namespace) -> list[Row]:
                 row["missing"] = str(error)
                 _show(row)
                 continue
-            started = time.perf_counter()
-            codes = codes_under_keys(system, faces.embeddings, keys=arguments.keys, seed=arguments.seed)
-            trials = code_trials(faces.pairs, codes, no_draws)
-            row |= {rate: trials.mean(rate) for rate in RATES}
-            row |= {f"{rate}_std": trials.std(rate) for rate in RATES}
-            row["effective_bits_1e4"] = trials.mean("effective_bits_1e4")
-            row["seconds"] = round(time.perf_counter() - started, 1)
-            _show(row)
+            rows.pop()
+            for comparison in comparisons_of(system):
+                if comparison not in arguments.comparisons:
+                    continue
+                compared = system if comparison == system.comparison else asymmetric_system(system)
+                started = time.perf_counter()
+                trials = system_trials(
+                    faces.pairs, compared, faces.embeddings, keys=arguments.keys, seed=arguments.seed, draws=no_draws
+                )
+                found = row | {"system": compared.name} | {rate: trials.mean(rate) for rate in RATES}
+                found |= {f"{rate}_std": trials.std(rate) for rate in RATES}
+                found["effective_bits_1e4"] = trials.mean("effective_bits_1e4")
+                found["seconds"] = round(time.perf_counter() - started, 1)
+                rows.append(found)
+                _show(found)
     return rows
 
 

@@ -41,7 +41,7 @@ class FakeHasher:
     """Keyed Index-of-Max over a fixed Gaussian matrix."""
 
     code_length, alphabet_size, fingerprint, calibration = 512, 8, "fake", None
-    key_kind, parts = "orthogonal", 1
+    key_kind, parts, comparison = "orthogonal", 1, "symbols"
 
     def __init__(self) -> None:
         rows = np.random.default_rng(7).normal(size=(512 * 8, SIZE))

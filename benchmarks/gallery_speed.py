@@ -43,7 +43,7 @@ class DrawnCodes:
     """In place of a network: codes that were drawn, by the number in an embedding."""
 
     code_length, alphabet_size, fingerprint, parts = 512, 8, "drawn", 1
-    key_kind = "orthogonal"
+    key_kind, comparison = "orthogonal", "symbols"
     calibration = Calibration(threshold=100, fmr=1e-3, fnmr=0.0, subjects=1, keys=1)
 
     def __init__(self) -> None:

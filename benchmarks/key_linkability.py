@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from iom.codes.comparators import SymbolComparator
 from iom.codes.packing import PackedCodes
 from iom.errors import DataError
 from iom.metrics.all_pairs import AllPairs
@@ -45,7 +46,8 @@ def key_linkability(pairs: AllPairs, keyed_codes: Sequence[PackedCodes]) -> Link
     if len(keyed_codes) < 2:
         raise DataError(f"linkability: expected two keys or more, received {len(keyed_codes)}")
     following = [*keyed_codes[1:], keyed_codes[0]] if len(keyed_codes) > 2 else keyed_codes[1:]
-    single = [pairs.count_across_keys(codes, others) for codes, others in zip(keyed_codes, following, strict=False)]
+    comparator = SymbolComparator(keyed_codes[0].alphabet_size)
+    single = [pairs.count_across_keys(comparator, *two) for two in zip(keyed_codes, following, strict=False)]
     pooled = np.sum(single, axis=0)
     alone = [system_linkability(*counts) for counts in single]
     return Linkability(

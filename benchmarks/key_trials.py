@@ -125,6 +125,14 @@ def code_trials(pairs: AllPairs, keyed_codes: Sequence[PackedCodes], draws: Draw
     return trials(pairs, SymbolComparator(keyed_codes[0].alphabet_size), keyed_codes, draws)
 
 
+def system_trials(
+    pairs: AllPairs, system: CodeSystem, embeddings: NDArray[np.float32], *, keys: int, seed: int, draws: Draws
+) -> KeyTrials:
+    """A system as it compares, under each of `keys` test keys, the key common to all (`stolen_key`)."""
+    keyed = (system.templates(embeddings, common_key(seed, number)) for number in range(keys))
+    return trials(pairs, system.comparator, keyed, draws)
+
+
 def codes_under_keys(system: CodeSystem, embeddings: NDArray[np.float32], *, keys: int, seed: int) -> list[PackedCodes]:
     """Codes of all images under each of `keys` test keys, the key common to all (`stolen_key`)."""
     return [pack(system.hash(embeddings, common_key(seed, number)), system.alphabet_size) for number in range(keys)]

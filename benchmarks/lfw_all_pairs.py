@@ -78,7 +78,7 @@ def learned_system(hasher: "KerasFaceHasher") -> "CodeSystem":
     """A trained hasher as a system; whether it belongs to the embedder was checked before."""
     from iom.evaluation.scores import CodeSystem
 
-    return CodeSystem("learned", hasher.code_length, hasher.alphabet_size, hasher.hash)
+    return CodeSystem("learned", hasher.code_length, hasher.alphabet_size, hasher.hash, made_of=hasher)
 
 
 def parse_shape(text: str) -> tuple[int, int]:

@@ -77,7 +77,7 @@ KILLED_SUBJECTS = 12
 class HeadHasher:
     """The NumPy head of a hasher: embeddings to codes, and back where code and key are known."""
 
-    parts = 1
+    parts, comparison = 1, "symbols"
 
     def __init__(self, head: Head, *, sizes: tuple[int, int, int, int], key_kind: str, keep: int, threshold: int):
         self.embedding_size, self.key_size, self.code_length, self.alphabet_size = sizes

@@ -157,7 +157,7 @@ def disclosed_row(scene: Scene, codes: NDArray[np.uint8], keys: Sequence[Transfo
     found = np.concatenate([_inverted(system, code[None], key) for code, key in zip(codes, keys, strict=True)])
 
     def accepted(under: Any) -> NDArray[np.bool_]:
-        return system.distances(system.hash(found, under), system.hash(others, under)) <= scene.threshold
+        return system.matched(system.hash(others, under), system.probes(found, under)) <= scene.threshold
 
     figures = attack_figures(
         {

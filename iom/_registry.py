@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 KEY_MODES = ("subject", "application", "share")
 """A gallery's keys: one for each record, one for all, or, on a server of a split gallery, half of one for each."""
+COMPARISONS = ("symbols", "asymmetric")
+"""Ways to compare a stored code with a probe: with its code, or with its keyed row."""
 FUSIONS = ("none", "centroid", "majority")
 """Several images of a subject, enrolled: a reference each, their mean vector, the majority of their symbols."""
 ROLES: dict[str, frozenset[str]] = {

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.comparators import Comparator
+from iom.codes.asymmetric import CodeVectors
+from iom.codes.comparators import AsymmetricComparator, AsymmetricTemplates, Comparator
 from iom.errors import DataError
 from iom.keys import KEY_KINDS, TransformKey
 
@@ -78,7 +79,8 @@ class AttackedSystem:
     product frame with a bias; `before_key` then maps embeddings to the rows that the key is applied to, `(N, W)` with
     W >= K for each window of dimensions that a key may choose; `key_kind`, a key of `KEY_KINDS`, says how it is
     applied. `recover` finds the key of templates `(k, M)` of known embeddings `(k, D)`, if it has so few parameters
-    that they can be solved for.
+    that they can be solved for. `rows` are the keyed rows of probes `(N, K)`, where the matcher compares codes with
+    those, by `code_vectors`; whoever has codes alone compares them by `comparator`.
     """
 
     name: str
@@ -93,6 +95,8 @@ class AttackedSystem:
     before_key: Callable[[Embeddings], list[Embeddings]] | None = None
     key_kind: str = ""
     recover: Callable[[Templates, Embeddings], ResponseGradient] | None = None
+    rows: Callable[[Embeddings, Keys], NDArray[np.int32]] | None = None
+    code_vectors: CodeVectors | None = dataclasses.field(default=None, repr=False)
 
     def public(self, part: str) -> Any:
         """`public_vectors` or `before_key`; a `DataError` where the system has no public part behind the key."""
@@ -109,6 +113,18 @@ class AttackedSystem:
         """Distance of row i of `a` and row i of `b`, `(N,)`; lower = more alike."""
         sides = (self.comparator.prepare(a), self.comparator.prepare(b))
         return np.asarray(self.comparator.paired(*sides), np.float64)
+
+    def probes(self, embeddings: Embeddings, keys: Keys) -> Any:
+        """What the matcher compares stored templates with: templates, or keyed rows."""
+        return self.hash(embeddings, keys) if self.rows is None else self.rows(embeddings, keys)
+
+    def matched(self, stored: Templates, probes: Any) -> NDArray[np.float64]:
+        """Distance of row i of stored templates to row i of `probes`, as the matcher has it, `(N,)`."""
+        if self.code_vectors is None:
+            return self.distances(stored, probes)
+        comparator = AsymmetricComparator(self.code_vectors)
+        sides = AsymmetricTemplates(stored, None), AsymmetricTemplates(None, probes)
+        return np.asarray(comparator.paired(*map(comparator.prepare, sides)), np.float64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Common base of the data-agnostic protections, and random numbers that follow from a key."""
 
 import abc
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -8,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._blas import one_thread
-from iom.codes.comparators import Comparator, SymbolComparator
+from iom.codes.asymmetric import CodeVectors, keyed_rows
+from iom.codes.comparators import Coder
 from iom.codes.packing import plane_count
 from iom.config import CodeConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError
@@ -18,7 +20,7 @@ from iom.nn.frames import orthonormal_columns
 Keys = TransformKey | Sequence[TransformKey]
 
 
-class Protection(abc.ABC):
+class Protection(Coder):
     """Base of the protections: embeddings and keys in, templates of M positions and Q values (0: real numbers) out.
 
     It checks the arguments, and hashes the rows of one key together. Of `code` only `code_length`, `alphabet_size` and
@@ -43,25 +45,48 @@ class Protection(abc.ABC):
         self.alphabet_size = code.alphabet_size
 
     @property
-    def comparator(self) -> Comparator:
-        """How templates are compared: by differing positions, where a protection does not say otherwise."""
-        return SymbolComparator(self.alphabet_size)
-
-    @property
     def public_projection(self) -> NDArray[np.float32] | None:
         """`(K, M, Q)` of Index-of-Max by one projection, the same for all keys, behind a permutation that keeps K."""
         return None
 
+    @functools.cached_property
+    def vectors(self) -> CodeVectors:
+        """What the symbols of a code stand for.
+
+        Raises:
+            ConfigError: Not an Index-of-Max by one public projection, whose codes are compared by symbols alone.
+        """
+        public = self.public_projection
+        if public is None:
+            raise ConfigError(
+                f"{type(self).__name__}: no public projection stands behind its key; compare its templates by symbols"
+            )
+        return CodeVectors.of_kernel(public.reshape(len(public), -1), self.alphabet_size)
+
+    def rows(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.int32]:
+        """Keyed rows `(N, K)` of embeddings `(N, D)`, behind the permutation of a key that keeps K dimensions."""
+        rows, size = self._checked(embeddings, keys), self.vectors.row_size
+        each = [keys] * len(rows) if isinstance(keys, TransformKey) else keys
+        distinct = {key.secret: key for key in each}
+        order_of = {secret: key.permutation(self.embedding_size)[:size] for secret, key in distinct.items()}
+        orders = np.array([order_of[key.secret] for key in each], np.intp).reshape(len(rows), size)
+        return keyed_rows(np.take_along_axis(rows, orders, axis=1))
+
     def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
         """Templates `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
+        rows = self._checked(embeddings, keys)
+        if isinstance(keys, TransformKey):
+            return self._hash_rows(rows, keys).astype(self.dtype)
+        return self._hash_each(rows, keys)
+
+    def _checked(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.float32]:
+        """Finite embeddings `(N, D)`, of which each has a key."""
         rows = np.asarray(embeddings, np.float32)
         if rows.ndim != 2 or rows.shape[1] != self.embedding_size or not np.isfinite(rows).all():
             raise DataError(f"expected finite embeddings (N, {self.embedding_size}), received {rows.shape} or NaN")
-        if isinstance(keys, TransformKey):
-            return self._hash_rows(rows, keys).astype(self.dtype)
-        if len(keys) != len(rows):
+        if not isinstance(keys, TransformKey) and len(keys) != len(rows):
             raise KeyMaterialError(f"expected one key, or {len(rows)}, received {len(keys)}")
-        return self._hash_each(rows, keys)
+        return rows
 
     def _hash_each(self, rows: NDArray[np.float32], keys: Sequence[TransformKey]) -> NDArray[Any]:
         """Templates of rows `(N, D)`, each under its own key."""

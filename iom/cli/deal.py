@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from iom.split.correlations import Terms
 
 command = root.section("Service")
+_BY_SYMBOLS = "a split gallery compares by symbols alone"
 
 
 @command(
@@ -60,12 +61,15 @@ def deal(
 
 
 def _terms(models: HasherOptions, encoding: str, threshold: int | None) -> "Terms":
-    from iom.codes.packing import encoding_shape
+    from iom.codes.asymmetric import SYMBOLS
+    from iom.codes.packing import encoding_comparison, encoding_shape
     from iom.split.correlations import Terms
 
     if encoding:
         if threshold is None:
             raise ConfigError("--encoding names no threshold: give --threshold, that of the gallery")
+        if encoding_comparison(encoding) != SYMBOLS:
+            raise ConfigError(f"--encoding: {_BY_SYMBOLS}, received {encoding}")
         return Terms(*encoding_shape(encoding), threshold)
 
     from iom.models.verification import threshold_at
@@ -73,4 +77,6 @@ def _terms(models: HasherOptions, encoding: str, threshold: int | None) -> "Term
     hasher = models.load(opens_embedder=False)
     if threshold is None:
         threshold = threshold_at(hasher.calibration, name=hasher.name)
+        if hasher.comparison != SYMBOLS:
+            raise ConfigError(f"{hasher.name}: {_BY_SYMBOLS}; calibrate it so: iom calibrate --comparison symbols")
     return Terms(hasher.code_length, hasher.alphabet_size, threshold)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from iom._files import IMAGE_SUFFIXES, list_images, list_subjects
 from iom._memory import forbid_core_dumps
-from iom._registry import FUSIONS, KEY_MODES, lookup
+from iom._registry import COMPARISONS, FUSIONS, KEY_MODES, lookup
 from iom._untrusted import read_bytes
 from iom.cli._command import (
     COUNT,
@@ -206,12 +206,20 @@ def init(
             show_default=False,
         ),
     ],
-    threshold: Annotated[int | None, option("differing positions (default: as calibrated)", "N")],
+    threshold: Annotated[int | None, option("largest distance that is a match (default: as calibrated)", "N")],
+    comparison: Annotated[
+        str | None,
+        option(
+            "of a code with a probe's code, or with its keyed row (default: as calibrated)", type=Choice(COMPARISONS)
+        ),
+    ],
     models: HasherOptions,
 ) -> Answer:
     """Make a gallery, or another application in it."""
     with place.open(models.load(opens_embedder=False), create=True) as gallery:
-        made = gallery.create_application(place.application, threshold=threshold, key_mode=key_mode, masked=masked)
+        made = gallery.create_application(
+            place.application, threshold=threshold, key_mode=key_mode, masked=masked, comparison=comparison or ""
+        )
     masks = ", masked" if made.masked else ""
     text = f"application {made.name}: {made.encoding}, key of each {made.key_mode}{masks}, threshold {made.threshold}"
     return Answer(_facts(made), text)
@@ -610,13 +618,20 @@ def rotate(
 @command(
     "set-threshold",
     context_settings={"ignore_unknown_options": True},  # -1 is a number
-    examples=("380", "380 --application gate"),
+    examples=("380", "380 --application gate", "6150 --comparison asymmetric"),
 )
-def set_threshold(threshold: int, place: GalleryOptions) -> Answer:
-    """Change the largest distance that is a match, in differing positions."""
+def set_threshold(
+    threshold: int,
+    place: GalleryOptions,
+    comparison: Annotated[
+        str | None, option("change the comparison, too, which the threshold is of", type=Choice(COMPARISONS))
+    ],
+) -> Answer:
+    """Change the largest distance that is a match: differing positions, or ten-thousandths of 1 - cosine."""
     with place.open() as gallery:
-        changed = gallery.set_threshold(threshold, application=place.application)
-    return Answer(_facts(changed), f"application {changed.name}: threshold {changed.threshold}")
+        changed = gallery.set_threshold(threshold, application=place.application, comparison=comparison or "")
+    unit = "" if changed.comparison == COMPARISONS[0] else f", {changed.comparison}"
+    return Answer(_facts(changed), f"application {changed.name}: threshold {changed.threshold}{unit}")
 
 
 @command("export", examples=("door.iomx --application gate",))

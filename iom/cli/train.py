@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import click
 
-from iom._registry import did_you_mean, lookup
+from iom._registry import COMPARISONS, did_you_mean, lookup
 from iom.cli._command import (
     COUNT,
     NO_DEFAULT,
     Answer,
+    Choice,
     ConfigOptions,
     HasherOptions,
     Quiet,
@@ -132,12 +133,14 @@ was trained with; without --config the one beside the hasher is taken.
 
 The threshold, with its intervals over subjects and keys, is stored in hasher.json, or in the
 manifest of an artefact, which embeds for itself whatever the embedder section names. A gallery takes
-the threshold of the first --fmr; those of the others are stored beside it. So is the likelihood ratio
-of a distance, which gives the probability that two codes are of one person.
+the threshold of the first --fmr and its comparison (docs/pipeline.md); the thresholds of the others
+are stored beside it. So is the likelihood ratio of a distance, which gives the probability that two
+codes are of one person.
 """,
     examples=(
         "--hasher bundled --folder PEOPLE --fmr 1e-3 --output my_hasher",
         "--hasher runs/y1_stage2 --fmr 1e-3 --fmr 1e-4",
+        "--hasher runs/y1_stage2 --comparison asymmetric",
         "--hasher mobilefacenet_y1_512x8 --output runs/copy \\\n"
         "      --config stage2/mobilefacenet_y1_512x8 --fmr 1e-3 --keys 20",
         "--hasher runs/hasher --config stage2/base \\\n      --set data.root=faces --fmr 1e-2 --dry-run",
@@ -150,6 +153,13 @@ def calibrate(
     output: Annotated[Path | None, option("a new folder for a changed copy (default: in place)", "DIR")],
     fmr: Annotated[
         Sequence[str], option("false match rate; may be repeated (default: as configured)", "RATE", multiple=True)
+    ],
+    comparison: Annotated[
+        str | None,
+        option(
+            "of a code with a probe's code, or with its keyed row (default: as calibrated before, or configured)",
+            type=Choice(COMPARISONS),
+        ),
     ],
     keys: Annotated[str | None, option("number of keys (default: as configured)", "N")],
     bootstrap: Annotated[str | None, option("draws for the intervals (default: as configured)", "N")],
@@ -186,7 +196,15 @@ def calibrate(
     notes: list[str] = []
     if not dry_run:
         check_target(place, output)
-    made = recalibrate(place, settings, faces=folder, weights=models.weights, progress=not quiet, report=notes.append)
+    made = recalibrate(
+        place,
+        settings,
+        faces=folder,
+        weights=models.weights,
+        comparison=comparison or "",
+        progress=not quiet,
+        report=notes.append,
+    )
     assert made.calibration is not None  # noqa: S101 - it was made just now
     stored = None
     if not dry_run:
@@ -221,6 +239,9 @@ def make_hasher(
         str, option("what an unknown ONNX file takes, such as 'RGB -1..1 112'", "TEXT", flag="--input")
     ] = "",
     code: Annotated[str, option("symbols x values of a symbol", "MxQ")] = "512x8",
+    comparison: Annotated[
+        str, option("of a code with a probe's code, or with its keyed row", type=Choice(COMPARISONS))
+    ] = "symbols",
     fmr: Annotated[str, option("false match rate of the threshold", "RATE")] = "1e-3",
     quiet: Quiet = False,
 ) -> Answer:
@@ -228,7 +249,7 @@ def make_hasher(
     from iom.config import Stage2Config, load_config
 
     length, _, alphabet = code.partition("x")
-    shape = {"code_length": length, "alphabet_size": alphabet, "projection": "simplex"}
+    shape = {"code_length": length, "alphabet_size": alphabet, "projection": "simplex", "comparison": comparison}
     shape |= {"learned_layer": "false", "whitening": "0.0"}
     given = [*(f"hasher.{name}={value}" for name, value in shape.items()), f"calibration.fmr={fmr}"]
     if not (length.isdecimal() and alphabet.isdecimal()):

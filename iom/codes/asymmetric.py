@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from iom._registry import COMPARISONS
 from iom.errors import CodeError
 
+SYMBOLS, ASYMMETRIC = COMPARISONS
 UNIT = 10_000
 """Parts of `1 - cosine` in a distance."""
 LENGTH = 4096

@@ -4,21 +4,20 @@ A comparator first `prepare`s templates `(N, L)`, once; the result can be indexe
 `a` is the stored one and `b` the probe.
 """
 
+import abc
 import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._registry import COMPARISONS, lookup
 from iom.codes import distances as code_distances
-from iom.codes.asymmetric import MAX_DISTANCE, CodeVectors, asymmetric_distances, row_lengths
+from iom.codes.asymmetric import ASYMMETRIC, MAX_DISTANCE, SYMBOLS, CodeVectors, asymmetric_distances, row_lengths
 from iom.codes.packing import PackedCodes, pack
 from iom.errors import CodeError, DataError
 
 Templates = NDArray[Any]
-SYMBOLS, ASYMMETRIC = "symbols", "asymmetric"
-COMPARISONS = (SYMBOLS, ASYMMETRIC)
-"""Ways to compare a code with a probe: with its code, or with its keyed row."""
 _VALUES_IN_CACHE = 1 << 17  # of a temporary table: it is gone through once for each block
 
 
@@ -68,54 +67,105 @@ class SymbolComparator:
 
 
 class AsymmetricTemplates(NamedTuple):
-    """Both sides of images under their keys: codes `(N, M)`, which are stored, and keyed rows `(N, K)`, the probes."""
+    """Both sides of images under their keys: codes `(N, M)`, stored, and keyed rows `(N, K)`, probes; one may lack."""
 
-    codes: NDArray[Any]
-    rows: NDArray[np.int32]
+    codes: NDArray[Any] | None
+    rows: NDArray[np.int32] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AsymmetricOperand:
-    """Templates prepared for `AsymmetricComparator`: what the codes stand for `(N, K)`, keyed rows, and lengths."""
+    """Templates prepared for `AsymmetricComparator`, each side with its lengths `(N,)`, or `None`.
 
-    stored: NDArray[np.float64] = dataclasses.field(repr=False)
-    stored_lengths: NDArray[np.float64] = dataclasses.field(repr=False)
-    probes: NDArray[np.float64] = dataclasses.field(repr=False)
-    probe_lengths: NDArray[np.float64] = dataclasses.field(repr=False)
+    `stored` `(N, K)` are the sums of the vectors that the codes chose, `probes` `(N, K)` the keyed rows.
+    """
+
+    stored: tuple[NDArray[np.float64], NDArray[np.float64]] | None = dataclasses.field(repr=False)
+    probes: tuple[NDArray[np.float64], NDArray[np.float64]] | None = dataclasses.field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.stored)
+        return len((self.stored or self.probes or ((),))[0])
 
     def __getitem__(self, rows: Any) -> "AsymmetricOperand":
-        return AsymmetricOperand(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+        stored, probes = (side and (side[0][rows], side[1][rows]) for side in (self.stored, self.probes))
+        return AsymmetricOperand(stored, probes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AsymmetricComparator:
-    """The code of the stored side against the keyed row of the probe (`iom.codes.asymmetric`), in ten-thousandths."""
+    """The code of the stored side against the keyed row of the probe (`iom.codes.asymmetric`)."""
 
     vectors: CodeVectors
-    unit: str = "1 - cosine of code and probe, in ten-thousandths"
+    unit: str = "ten-thousandths of 1 - cosine, code to row"
 
     def prepare(self, templates: AsymmetricTemplates) -> AsymmetricOperand:
-        """Codes and keyed rows of the same images."""
+        """Codes and keyed rows of the same images; a side that is not used may be `None`."""
         codes, rows = templates
-        if len(codes) != len(rows):
+        if codes is not None and rows is not None and len(codes) != len(rows):
             raise CodeError(f"asymmetric distance: expected as many codes as rows, received {len(codes)}, {len(rows)}")
-        stored, probes = self.vectors.read_back(codes), self.vectors.checked_rows(rows).astype(np.float64)
-        return AsymmetricOperand(stored, row_lengths(stored), probes, row_lengths(probes))
+        stored = None if codes is None else self.vectors.read_back(codes)
+        probes = None if rows is None else self.vectors.checked_rows(rows).astype(np.float64)
+        return AsymmetricOperand(*(None if side is None else (side, row_lengths(side)) for side in (stored, probes)))
 
     def paired(self, a: AsymmetricOperand, b: AsymmetricOperand) -> NDArray[np.int32]:
         if len(a) != len(b):
             raise CodeError(f"paired codes: expected as many on both sides, received {len(a)} and {len(b)}")
-        products = np.einsum("nk,nk->n", a.stored, b.probes)
-        return asymmetric_distances(products, a.stored_lengths, b.probe_lengths)
+        (stored, code_lengths), (probes, probe_lengths) = _sides(a, b)
+        return asymmetric_distances(np.einsum("nk,nk->n", stored, probes), code_lengths, probe_lengths)
 
     def all_pairs(self, a: AsymmetricOperand, b: AsymmetricOperand) -> NDArray[np.int32]:
-        return asymmetric_distances(a.stored @ b.probes.T, a.stored_lengths[:, None], b.probe_lengths)
+        (stored, code_lengths), (probes, probe_lengths) = _sides(a, b)
+        return asymmetric_distances(stored @ probes.T, code_lengths[:, None], probe_lengths)
 
     def max_distance(self, prepared: AsymmetricOperand) -> int:
         return MAX_DISTANCE
+
+
+def _sides(a: AsymmetricOperand, b: AsymmetricOperand) -> tuple[Any, Any]:
+    if a.stored is None or b.probes is None:
+        raise CodeError("asymmetric distance: expected codes on the stored side and keyed rows of the probe")
+    return a.stored, b.probes
+
+
+class Coder(abc.ABC):
+    """Base of what makes codes of embeddings under keys, and where it is linear, the keyed rows that they stand for."""
+
+    alphabet_size: int
+
+    @abc.abstractmethod
+    def hash(self, embeddings: Any, keys: Any) -> Any:
+        """Templates of embeddings `(N, D)` under one key for all, or one for each."""
+
+    @property
+    @abc.abstractmethod
+    def vectors(self) -> CodeVectors:
+        """What the symbols of a code stand for, in integers, for asymmetric distances."""
+
+    @abc.abstractmethod
+    def rows(self, embeddings: Any, keys: Any) -> NDArray[np.int32]:
+        """Keyed rows `(N, K)` of probes, for asymmetric distances; to be kept as secret as the embeddings."""
+
+    @property
+    def comparator(self) -> Comparator:
+        """How templates are compared where nothing else is asked for."""
+        return self.comparator_of(SYMBOLS)
+
+    def comparator_of(self, comparison: str) -> Comparator:
+        """The comparator of a comparison, one of `COMPARISONS`."""
+        if lookup(dict(zip(COMPARISONS, COMPARISONS, strict=True)), comparison, "comparison") == ASYMMETRIC:
+            return AsymmetricComparator(self.vectors)
+        return SymbolComparator(self.alphabet_size)
+
+    def templates(self, embeddings: Any, keys: Any, comparison: str) -> Any:
+        """What the comparator of a comparison prepares: codes, or codes and keyed rows."""
+        codes = self.hash(embeddings, keys)
+        return codes if comparison == SYMBOLS else AsymmetricTemplates(codes, self.rows(embeddings, keys))
+
+    def asymmetric_distances(self, codes: NDArray[Any], rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Distance of each stored code `(N, M)` to the keyed row `(N, K)` of a probe under its key, `(N,)`."""
+        comparator = AsymmetricComparator(self.vectors)
+        sides = AsymmetricTemplates(codes, None), AsymmetricTemplates(None, rows)
+        return comparator.paired(*map(comparator.prepare, sides))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._registry import lookup
+from iom.codes.asymmetric import ASYMMETRIC, SYMBOLS
 from iom.errors import CodeError
 
 WORD_BITS = 64
 LAYOUT = "iom-planes/1"
 MAX_CODE_LENGTH = 65536
 MAX_ALPHABET_SIZE = 256
-_ENCODING = re.compile(rf"{LAYOUT}:([1-9]\d{{0,4}})x([1-9]\d{{0,2}})")
+_ENCODING = re.compile(rf"{LAYOUT}:([1-9]\d{{0,4}})x([1-9]\d{{0,2}})(?:;({ASYMMETRIC}))?")
 _ROWS_AT_A_TIME = 4096  # bounds the temporary arrays of pack and unpack to a few megabytes
 
 
@@ -36,25 +38,38 @@ def word_count(code_length: int) -> int:
     return -(-code_length // WORD_BITS)
 
 
-def encoding_id(code_length: int, alphabet_size: int) -> str:
-    """Name of the stored form of codes: layout, M and Q.
+def encoding_id(code_length: int, alphabet_size: int, comparison: str = SYMBOLS) -> str:
+    """Name of the stored form of codes: layout, M and Q, and how they are compared where not by symbols.
 
     Examples:
         >>> encoding_id(512, 8)
         'iom-planes/1:512x8'
+        >>> encoding_id(512, 2, "asymmetric")
+        'iom-planes/1:512x2;asymmetric'
     """
-    return f"{LAYOUT}:{code_length}x{alphabet_size}"
+    suffixes = {SYMBOLS: "", ASYMMETRIC: f";{ASYMMETRIC}"}
+    return f"{LAYOUT}:{code_length}x{alphabet_size}{lookup(suffixes, comparison, 'comparison')}"
 
 
 def encoding_shape(encoding: str) -> tuple[int, int]:
     """`(M, Q)` of an encoding id; a `CodeError` for an unknown layout."""
+    match = _parsed(encoding)
+    return int(match[1]), int(match[2])
+
+
+def encoding_comparison(encoding: str) -> str:
+    """How codes of an encoding id are compared, "symbols" or "asymmetric"; a `CodeError` for an unknown layout."""
+    return _parsed(encoding)[3] or SYMBOLS
+
+
+def _parsed(encoding: str) -> re.Match[str]:
     match = _ENCODING.fullmatch(encoding)
     if match is None:
         raise CodeError(
             f"encoding: expected '{LAYOUT}:<code length>x<alphabet size>', received {encoding!r}; "
             "read it with the program that wrote it"
         )
-    return int(match[1]), int(match[2])
+    return match
 
 
 def code_bytes(encoding: str) -> int:

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from iom._registry import COMPARISONS
 from iom.config.base import Section, change_config, require
 from iom.errors import ConfigError
 from iom.keys import KEY_KINDS
@@ -287,7 +288,7 @@ class HasherConfig(CodeConfig):
     """Units of each; 0 is as many as the embedding has dimensions."""
     bottleneck: Size = 0
     """Dimensions of the vector that the key is applied to; 0 is as many as the embedding has."""
-    comparison: Literal["symbols", "asymmetric"] = "symbols"
+    comparison: Literal[COMPARISONS] = "symbols"  # type: ignore[valid-type]
     """How a code will be compared, and its threshold found: `symbols`, with the probe's code;
     `asymmetric`, with the probe's keyed row, which needs the key and the unmasked code. The codes
     are the same."""
@@ -392,12 +393,17 @@ class ScenarioConfig(Section):
     systems: Many[str] = ("float", "grp", "learned")
     scenarios: Many[Literal["own_key", "stolen_key"]] = ("own_key", "stolen_key")
     """Of the systems that have a key."""
+    comparisons: Many[Literal[COMPARISONS]] = ()  # type: ignore[valid-type]
+    """Of codes with probes, a row each: `symbols`; `asymmetric` of Index-of-Max by one projection.
+    None: both of trained hashers, symbols of baselines."""
     keys: PositiveInt = 5
     bootstrap: NonNegativeInt = 200
     confidence: OpenShare = 0.95
 
     @model_validator(mode="after")
     def _check(self) -> "ScenarioConfig":
+        distinct = len(set(self.comparisons)) == len(self.comparisons)
+        require(distinct, "comparisons", "each comparison once", self.comparisons)
         require("stolen_key" in self.scenarios, "scenarios", "stolen_key, and own_key or not", self.scenarios)
         return self
 

@@ -15,6 +15,7 @@ from iom._registry import lookup
 from iom.attacks import ATTACKS
 from iom.attacks.base import Attack, AttackedSystem, BlackBox, Embeddings, Leak, Templates
 from iom.attacks.targets import attacked_hasher, attacked_protection
+from iom.codes.asymmetric import SYMBOLS
 from iom.config import EvaluateConfig
 from iom.errors import DataError
 from iom.evaluation.pairs import observed_threshold
@@ -160,11 +161,16 @@ def attacks_on(
 
 def attacked_system(system: CodeSystem, embedding_size: int) -> AttackedSystem:
     """A code system with what it gives away; a `WeightsError` for an artefact that only Keras could descend through."""
-    if isinstance(system.made_of, FaceHasher):
-        return attacked_hasher(system.name, system.made_of)
-    if system.made_of is None:
+    made = system.made_of
+    if made is None:
         raise DataError(f"attacks: nothing is known of {system.name} but its templates")
-    return attacked_protection(system.name, system.made_of, embedding_size)
+    if isinstance(made, FaceHasher):
+        attacked = attacked_hasher(system.name, made)
+    else:
+        attacked = attacked_protection(system.name, made, embedding_size)
+    if system.comparison == SYMBOLS:
+        return attacked
+    return dataclasses.replace(attacked, rows=made.rows, code_vectors=made.vectors)
 
 
 def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[TransformKey], *, seed: int) -> Leak:
@@ -179,7 +185,7 @@ def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[Transform
     others = victims.population if victims.others is None else victims.others
 
     def oracle(candidates: Embeddings, owners: NDArray[np.intp]) -> NDArray[np.float64]:
-        return system.distances(boxes[0](candidates), codes[0][owners])
+        return system.matched(codes[0][owners], system.probes(candidates, keys[0]))
 
     return Leak(
         system=system,
@@ -274,11 +280,11 @@ def _reconstructed(row: AttackRow, attack: Attack, setting: _Setting) -> AttackR
     for old, leak in setting.leaks(row.records):
         found = attack.reconstruct(leak.only(attack.knowledge))
         cosines.append(np.einsum("nd,nd->n", found, setting.victims.samples[:, 0], dtype=np.float64))
-        same_key.append(system.distances(system.hash(found, old), leak.known("codes")[0]) <= threshold)
-        tried = [system.hash(found, key) for key in keys.fresh]
+        same_key.append(system.matched(leak.known("codes")[0], system.probes(found, old)) <= threshold)
+        tried = [system.probes(found, key) for key in keys.fresh]
         fresh_keys.append(
             [
-                [system.distances(*templates) <= threshold for templates in zip(tried, of_sample, strict=True)]
+                [system.matched(*sides) <= threshold for sides in zip(of_sample, tried, strict=True)]
                 for of_sample in setting.renewed
             ]
         )

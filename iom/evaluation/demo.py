@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from iom._files import atomic_path
-from iom.errors import DataError, WeightsError
+from iom.codes.asymmetric import SYMBOLS
+from iom.errors import ConfigError, DataError, WeightsError
 from iom.keys import TransformKey
 from iom.models.artifact import manifest_path
 from iom.models.embedder import load_embedder
@@ -118,6 +119,11 @@ def demonstrate(images: NDArray[np.uint8], hasher: FaceHasher) -> Demonstration:
         raise WeightsError(
             "this hasher has no calibrated threshold, so nothing can be decided; train one with "
             "iom train-stage2, which calibrates it on held-out subjects"
+        )
+    if hasher.comparison != SYMBOLS:
+        raise ConfigError(
+            f"{hasher.name}: the demonstration shows differing positions; the threshold is of asymmetric distances; "
+            "take a copy that is calibrated for symbols: iom calibrate --comparison symbols --output DIR"
         )
     embeddings = hasher.embed(images)
     old, new = (hasher.hash(embeddings, TransformKey.generate()) for _ in range(2))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.comparators import Comparator, SymbolComparator
+from iom.codes.asymmetric import ASYMMETRIC
+from iom.codes.comparators import AsymmetricTemplates, Comparator, SymbolComparator
 from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
 from iom.evaluation.records import Estimate, Figure, IdentificationResult, named_figures
@@ -88,16 +89,26 @@ class IdentificationEvaluator(FigureEvaluator):
             keys = self._keys(scenario, benchmark.subjects[pooled.template], repetition)
             if way == "nearest":
                 return self._nearest_searches(system.comparator, system.templates(self._embeddings, keys))
-            if not isinstance(system.comparator, SymbolComparator):
-                raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")
-            codes = system.hash(self._embeddings, keys)
-            templates = system.comparator.prepare(majority_codes(codes, pooled.template, system.alphabet_size))
+            templates = self._voted(system, keys)
         return {
             name: search_templates(
                 system.comparator, templates, benchmark.subjects, gallery=rows, probes=benchmark.probes
             )
             for name, rows in benchmark.galleries.items()
         }
+
+    def _voted(self, system: CodeSystem, keys: Any) -> Any:
+        """Templates of several images: the majority of their symbols, and as probes the sum of their keyed rows."""
+        template, is_asymmetric = self._benchmark.pooling.template, system.comparison == ASYMMETRIC
+        if not is_asymmetric and not isinstance(system.comparator, SymbolComparator):
+            raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")
+        codes = majority_codes(system.hash(self._embeddings, keys), template, system.alphabet_size)
+        if not is_asymmetric or system.made_of is None:
+            return system.comparator.prepare(codes)
+        rows = system.made_of.rows(self._embeddings, keys)
+        sums = np.zeros((len(codes), rows.shape[1]), np.int32)
+        np.add.at(sums, template, rows)
+        return system.comparator.prepare(AsymmetricTemplates(codes, sums))
 
     def _nearest_searches(self, comparator: Comparator, templates: Any) -> dict[str, Searches]:
         """The distance to a template of several images is that to the nearest of them."""
@@ -153,7 +164,7 @@ class DistractorEvaluator(FigureEvaluator):
         probes, ranks = len(same), []
         for start in range(0, probes, ROWS):
             rows = np.arange(start, min(start + ROWS, probes))
-            table = system.comparator.all_pairs(templates[rows], templates)
+            table = system.comparator.all_pairs(templates, templates[rows]).T
             others = np.sort(table[:, probes:], axis=1)
             for row, distances in zip(rows, table, strict=True):
                 own = distances[:probes][same[row]]
@@ -252,7 +263,7 @@ def search_templates(
     probes: Rows,
     first: NDArray[np.intp] | None = None,
 ) -> Searches:
-    """Look for every probe in a gallery, in blocks of prepared templates.
+    """Look for every probe in a gallery, whose templates are the stored side, in blocks of prepared templates.
 
     The gallery has one row for each subject; or several in a run, which begins at a place of `first`: the nearest
     counts.
@@ -261,7 +272,7 @@ def search_templates(
     search = GallerySearch(subjects[gallery if first is None else gallery[first]])
     for start in range(0, len(probes), ROWS):
         rows = probes[start : start + ROWS]
-        distances = comparator.all_pairs(templates[rows], references)
+        distances = comparator.all_pairs(references, templates[rows]).T
         search.add(distances if first is None else np.minimum.reduceat(distances, first, axis=1), subjects[rows])
     return search.searches()
 

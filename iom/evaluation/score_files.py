@@ -242,12 +242,12 @@ def score_table(benchmark: PairBenchmark, scores: PairScores) -> ScoreTable:
 def write_system_scores(
     benchmark: PairBenchmark, systems: Sequence[SystemScores], folder: Path, form: str
 ) -> list[Path]:
-    """One file for each system, scenario and key: `<system>-<scenario>-<key>`."""
+    """One file for each system, scenario and key: `<system>-<scenario>-<key>`, with `-` for `, ` in a system's name."""
     suffix = ".txt" if lookup(FORMATS, form, "score format") else ".csv"
     written = []
     for system in systems:
         for number, scores in enumerate(system.by_key):
-            path = folder / f"{system.system}-{system.scenario}-{number}{suffix}"
+            path = folder / f"{system.system.replace(', ', '-')}-{system.scenario}-{number}{suffix}"
             write_scores(path, score_table(benchmark, scores), form)
             written.append(path)
     return written

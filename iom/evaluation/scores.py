@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.codes.asymmetric import ASYMMETRIC, SYMBOLS
 from iom.codes.comparators import Comparator, CosineComparator, SymbolComparator
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
@@ -96,7 +97,8 @@ class CodeSystem:
 
     `hash` takes embeddings `(N, D)` and one key, or a key for each, to codes `(N, M)` of Q symbols (0: real numbers).
     `calibration` was made on other data; `own_comparator` replaces the count of differing positions; `made_of` is what
-    attacks are directed at.
+    attacks are directed at. With the `comparison` "asymmetric" codes are compared with keyed rows, which `made_of`
+    gives.
     """
 
     name: str
@@ -106,6 +108,7 @@ class CodeSystem:
     calibration: "Calibration | None" = None
     own_comparator: Comparator | None = None
     made_of: "Protection | FaceHasher | None" = None
+    comparison: str = SYMBOLS
 
     @property
     def comparator(self) -> Comparator:
@@ -114,7 +117,9 @@ class CodeSystem:
 
     def templates(self, embeddings: Embeddings, keys: Keys) -> Any:
         """Templates of embeddings `(N, D)`, prepared for the comparator."""
-        return self.comparator.prepare(self.hash(embeddings, keys))
+        if self.comparison == SYMBOLS or self.made_of is None:
+            return self.comparator.prepare(self.hash(embeddings, keys))
+        return self.comparator.prepare(self.made_of.templates(embeddings, keys, self.comparison))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,7 +143,8 @@ class EvaluationInputs:
     def chosen(self) -> list[CodeSystem]:
         """The systems of `config.scenario.systems`, the unprotected embedding among them."""
         named = {**self.systems, FLOAT: float_system(self.embeddings.shape[1])}
-        return [named[name] for name in self.config.scenario.systems]
+        names = [(name, asymmetric_name(name)) for name in self.config.scenario.systems]
+        return [named[name] for both in names for name in both if name in named]
 
     @functools.cached_property
     def people(self) -> NDArray[np.int64]:
@@ -160,6 +166,11 @@ class Evaluator(Protocol):
     def run(self, system: CodeSystem) -> Iterator[Record]:
         """Figures and other parts of a report (`iom.evaluation.records`), of one system."""
         ...
+
+
+def asymmetric_name(system: str) -> str:
+    """Name of the row of a system whose codes are compared with keyed rows."""
+    return f"{system}, {ASYMMETRIC}"
 
 
 def common_key(seed: int, repetition: int) -> TransformKey:
@@ -200,6 +211,8 @@ def code_scores(
     `stolen_key`: probe and reference are hashed under one common key, as when an impostor holds the victim's key; the
     key adds nothing and the code alone must tell people apart. `own_key`: every subject has its own key, so a non-mated
     pair meets under two keys; this flatters every protection and says nothing about a stolen key.
+
+    Where the sides differ, the left image of a pair is the stored one, the right one the probe.
     """
     _check(benchmark, embeddings)
     if system.name == FLOAT:

@@ -233,7 +233,7 @@ class _Trial:
         return KnownFaces(rows, faces[rows])
 
     def _accepted(self, found: Embeddings, keys: Keys, templates: Templates) -> NDArray[np.bool_]:
-        return np.asarray(self.system.distances(self.system.hash(found, keys), templates) <= self.threshold)
+        return np.asarray(self.system.matched(templates, self.system.probes(found, keys)) <= self.threshold)
 
     @functools.cached_property
     def _leaks(self) -> list[Leak]:

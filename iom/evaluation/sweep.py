@@ -27,7 +27,7 @@ from iom.errors import ConfigError
 from iom.evaluation.report.plots import COLOURS, DPI
 from iom.evaluation.report.text import Table, number_text
 from iom.evaluation.scores import FLOAT, REPORT_FMRS, STOLEN_KEY, CodeSystem, code_scores, float_system, resolved_fmrs
-from iom.evaluation.systems import baseline_system
+from iom.evaluation.systems import asymmetric_system, baseline_system
 from iom.metrics.verification import ErrorCurve
 from iom.models.embedder import Embedder, embed_benchmark
 from iom.training.calibration import validation_keys
@@ -312,7 +312,8 @@ def _system(row: PlannedRow, data: Stage2Data, folder: Path) -> CodeSystem:
         hasher.save(folder)
     else:
         hasher = train_hasher(row.config, folder, resume=folder.exists(), progress=False, data=data)
-    return CodeSystem(row.series, hasher.code_length, hasher.alphabet_size, hasher.hash)
+    system = CodeSystem(row.series, hasher.code_length, hasher.alphabet_size, hasher.hash, made_of=hasher)
+    return system if row.config.hasher.comparison == system.comparison else asymmetric_system(system)
 
 
 def _over_keys(curves: Sequence[ErrorCurve], fmrs: Mapping[str, float]) -> dict[str, float]:

@@ -1,15 +1,18 @@
 """The systems that an evaluation can name: every data-agnostic baseline, and trained hashers."""
 
+import dataclasses
 from collections.abc import Sequence
 
-from iom._registry import lookup
+from iom._registry import COMPARISONS, lookup
 from iom.baselines import BASELINES
+from iom.baselines.protection import Protection
+from iom.codes.asymmetric import ASYMMETRIC
 from iom.config import CodeConfig, EvaluateConfig
 from iom.errors import ConfigError, WeightsError
-from iom.evaluation.scores import FLOAT, CodeSystem
+from iom.evaluation.scores import FLOAT, CodeSystem, asymmetric_name
 from iom.models.artifact import is_artifact, manifest_path
 from iom.models.embedder import Embedder
-from iom.models.face_hasher import load
+from iom.models.face_hasher import FaceHasher, load
 from iom.pretrained import HASHER_FILE, hasher_path
 
 LEARNED = "learned"
@@ -22,6 +25,8 @@ def hasher_folders(config: EvaluateConfig) -> dict[str, str]:
     for name, folder in folders.items():
         if name in taken:
             raise ConfigError(f"hashers.{name}: this name means another system; choose another")
+        if name.endswith(asymmetric_name("")):
+            raise ConfigError(f"hashers.{name}: names of this end are of rows of asymmetric comparison; choose another")
         if not isinstance(folder, str) or not folder:
             raise ConfigError(f"hashers.{name}: expected a folder, received {folder!r}")
     return {LEARNED: config.hasher, **folders}
@@ -43,12 +48,20 @@ def check_systems(config: EvaluateConfig) -> None:
 def load_code_systems(config: EvaluateConfig, embedder: Embedder) -> dict[str, CodeSystem]:
     """The code systems that `config.scenario.systems` names, made for this embedder."""
     folders = hasher_folders(config)
-    systems = {}
+    asked = config.scenario.comparisons
+    systems: dict[str, CodeSystem] = {}
     for name in config.scenario.systems:
         if name in folders:
-            systems[name] = trained_system(name, folders[name], embedder)
+            found = trained_system(name, folders[name], embedder)
         elif name != FLOAT:
-            systems[name] = baseline_system(name, embedder.embedding_size, config.code, config.seed)
+            found = baseline_system(name, embedder.embedding_size, config.code, config.seed)
+        else:
+            continue
+        able = comparisons_of(found)
+        usual = able if name in folders else able[:1]
+        chosen = [each for each in asked or usual if each in able] or able[:1]
+        rows = [found if each == found.comparison else asymmetric_system(found) for each in chosen]
+        systems |= {row.name: row for row in rows}
     return systems
 
 
@@ -59,11 +72,38 @@ def baseline_system(name: str, embedding_size: int, code: CodeConfig, seed: int 
 
 
 def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> CodeSystem:
-    """A trained hasher with its calibrated threshold, checked against the embedder unless that is `None`."""
+    """A trained hasher, compared by symbols, checked against the embedder unless that is `None`.
+
+    It has its calibrated threshold, if that is of symbols.
+    """
     hasher = load(folder, opens_embedder=False)
     if embedder is not None:
         hasher.check_embedder(embedder)
-    return CodeSystem(name, hasher.code_length, hasher.alphabet_size, hasher.hash, hasher.calibration, made_of=hasher)
+    return _compared(CodeSystem(name, hasher.code_length, hasher.alphabet_size, hasher.hash, made_of=hasher))
+
+
+def comparisons_of(system: CodeSystem) -> tuple[str, ...]:
+    """Comparisons of a system's templates: "symbols", or its own, and "asymmetric" where it is linear up to lengths."""
+    made = system.made_of
+    linear = made is not None and (not isinstance(made, Protection) or made.public_projection is not None)
+    return COMPARISONS if linear else COMPARISONS[:1]
+
+
+def asymmetric_system(system: CodeSystem) -> CodeSystem:
+    """A system whose codes are compared with the keyed rows of probes."""
+    if system.made_of is None:
+        raise ConfigError(f"{system.name}: nothing is known of it that gives keyed rows")
+    comparator = system.made_of.comparator_of(ASYMMETRIC)
+    name = asymmetric_name(system.name)
+    return _compared(dataclasses.replace(system, name=name, own_comparator=comparator, comparison=ASYMMETRIC))
+
+
+def _compared(system: CodeSystem) -> CodeSystem:
+    """A system with the calibration of its hasher, where that is of its comparison."""
+    made = system.made_of
+    calibration = made.calibration if isinstance(made, FaceHasher) else None
+    fits = calibration is not None and calibration.comparison == system.comparison
+    return dataclasses.replace(system, calibration=calibration if fits else None)
 
 
 def _check_folder(name: str, folder: str, others: Sequence[str]) -> None:

@@ -211,24 +211,37 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 )
 
     def create_application(
-        self, name: str, *, threshold: int | None = None, key_mode: str = "subject", masked: bool | None = None
+        self,
+        name: str,
+        *,
+        threshold: int | None = None,
+        key_mode: str = "subject",
+        masked: bool | None = None,
+        comparison: str = "",
     ) -> Application:
         """Make an application for codes of the hasher; warns of keys that hide little, and of missing masks.
 
         Args:
             name: 1 to 64 letters, digits and `_.-`.
-            threshold: Maximum number of differing positions that matches; `None` takes the hasher's calibration.
+            threshold: Largest distance that matches; `None` takes the hasher's calibration.
             key_mode: `subject` or `application`.
             masked: Store codes under one-time masks; by default where one key serves all records, in key mode
                 `application`.
+            comparison: How codes are compared, "symbols" or "asymmetric"; by default as the hasher's calibration says.
 
         Raises:
-            EnrolmentError: The name is taken, or there is neither threshold nor calibration.
+            EnrolmentError: The name is taken, or there is neither threshold nor calibration of this comparison.
         """
+        comparison = comparison or self.hasher.comparison
         if threshold is None:
             if self.hasher.calibration is None:
                 raise EnrolmentError(
                     "this hasher is not calibrated: give a threshold, or calibrate it with iom calibrate"
+                )
+            if comparison != self.hasher.comparison:
+                raise EnrolmentError(
+                    f"this hasher is calibrated for the comparison {self.hasher.comparison!r}: give a threshold for "
+                    f"{comparison!r}, or calibrate it with iom calibrate --comparison {comparison}"
                 )
             threshold = int(self.hasher.calibration.threshold)
         if self.hasher.parts > 1 and key_mode != "subject":
@@ -238,7 +251,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             )
         application = Application(
             name=name,
-            encoding=encoding_id(self.hasher.code_length, self.hasher.alphabet_size),
+            encoding=encoding_id(self.hasher.code_length, self.hasher.alphabet_size, comparison),
             model=self.hasher.fingerprint,
             threshold=threshold,
             key_mode=key_mode,
@@ -290,10 +303,17 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         for problem in self._settings_problems(application, known):
             raise StoreError(f"{problem}; see iom check, and take the record store from a backup")
 
-    def set_threshold(self, threshold: int, *, application: str = DEFAULT_APPLICATION) -> Application:
-        """Change the threshold of later comparisons."""
+    def set_threshold(
+        self, threshold: int, *, application: str = DEFAULT_APPLICATION, comparison: str = ""
+    ) -> Application:
+        """Change the threshold of later comparisons, and the comparison, "symbols" or "asymmetric", where one is given.
+
+        The stored codes are the same.
+        """
         self._finish_settling()
-        return self._change(self.application(application), "threshold", threshold=threshold)
+        known = self.application(application)
+        encoding = encoding_id(*known.shape, comparison or known.comparison)
+        return self._change(known, "threshold", threshold=threshold, encoding=encoding)
 
     def enroll(
         self,
@@ -438,7 +458,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         probe = _one(self.embed(face, checked=checked))
         distances = distances_to(self.keys, found, hasher, references, probe, token=token)
         best = int(np.argmin(distances))
-        return decide(hasher.calibration, int(distances[best]), found.threshold, references[best].slot)
+        calibration = hasher.calibration if hasher.comparison == found.comparison else None
+        return decide(calibration, int(distances[best]), found.threshold, references[best].slot)
 
     def identify(
         self,
@@ -796,10 +817,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             )
 
     def _change(
-        self, application: Application, action: str, *, retired: Sequence[Tombstone] | None = None, **settings: int
+        self, application: Application, action: str, *, retired: Sequence[Tombstone] | None = None, **settings: Any
     ) -> Application:
         revision = application.revision + 1
-        changed = dataclasses.replace(application, **settings, revision=revision)  # type: ignore[arg-type]
+        changed = dataclasses.replace(application, **settings, revision=revision)
         changed = sealed(self.keys, changed.name, changed)
         event = self.event(action, changed.name, [each.subject_id for each in retired or ()])
         self.store.update_application(changed, event, retired=retired)

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from iom._registry import KEY_MODES
 from iom._untrusted import parse_json
-from iom.codes.packing import encoding_shape
+from iom.codes.asymmetric import MAX_DISTANCE, SYMBOLS
+from iom.codes.packing import encoding_comparison, encoding_shape
 from iom.errors import EnrolmentError, RevokedError, StoreError
 
 DEFAULT_APPLICATION = "default"
@@ -40,15 +41,16 @@ class Application:
     """A tenant; references of two applications are never compared.
 
     Attributes:
-        encoding: Stored form of its codes, see `encoding_id`.
+        encoding: Stored form of its codes and their comparison, see `encoding_id`.
         model: Fingerprint of hasher and embedder; codes of two models are not comparable.
-        threshold: Largest number of differing positions that is a match.
+        threshold: Largest distance that is a match: of differing positions, or of ten-thousandths of 1 - cosine where
+            the comparison is asymmetric.
         key_mode: `subject` (one key for each record), `application` (one key for each epoch) or `share` (shares of
             codes, and one half of a key for each record: one server of a split gallery).
         masked: Whether codes are stored under a one-time XOR mask, which the key store keeps.
         epoch: Key epoch of new references in key mode `application`.
         created: Seconds since 1970.
-        revision: Rises with each change of threshold or epoch.
+        revision: Rises with each change of threshold, comparison or epoch.
         seal: Authentication tag of all other fields, made by the gallery.
     """
 
@@ -65,14 +67,32 @@ class Application:
 
     def __post_init__(self) -> None:
         check_application_name(self.name)
-        code_length, _ = encoding_shape(self.encoding)
+        code_length, _ = self.shape
         if self.key_mode not in KEY_MODES:
             raise EnrolmentError(f"key mode: expected one of {', '.join(KEY_MODES)}, received {self.key_mode!r}")
-        if not -1 <= self.threshold <= code_length:
+        symbols = self.comparison == SYMBOLS
+        if self.key_mode == "share" and not symbols:
             raise EnrolmentError(
-                f"threshold of application {self.name}: expected -1 (reject everything) to "
-                f"{code_length} differing positions, received {self.threshold}"
+                f"application {self.name}: shares of codes are compared by symbols alone, as neither server has a "
+                "whole code; calibrate the hasher for them: iom calibrate --comparison symbols"
             )
+        largest = code_length if symbols else MAX_DISTANCE
+        if not -1 <= self.threshold <= largest:
+            unit = "differing positions" if symbols else "ten-thousandths of 1 - cosine (asymmetric comparison)"
+            raise EnrolmentError(
+                f"threshold of application {self.name}: expected -1 (reject everything) to {largest} {unit}, received "
+                f"{self.threshold}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """M and Q of its codes."""
+        return encoding_shape(self.encoding)
+
+    @property
+    def comparison(self) -> str:
+        """How its codes are compared with probes, "symbols" or "asymmetric"."""
+        return encoding_comparison(self.encoding)
 
     def fields(self) -> dict[str, Any]:
         """All fields but the seal, as JSON."""

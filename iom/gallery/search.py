@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.asymmetric import CodeVectors
+from iom.codes.asymmetric import SYMBOLS, CodeVectors
 from iom.codes.distances import Neighbours, nearest, paired, within
-from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
+from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, unpack, word_count
 from iom.codes.scan import InterleavedCodes, grown
 from iom.errors import StoreError
 from iom.gallery.key_store import KeyStore
@@ -226,10 +226,11 @@ class Searcher:
         """The `top` nearest of a probe `(D,)`, or all within `threshold`."""
         name = application.name
         if application.key_mode == "application":
-            epochs = frozenset(self.refresh(application))
+            vectors = None if application.comparison == SYMBOLS else hasher.vectors
+            epochs = frozenset(self.refresh(application, vectors))
             while True:
                 probes = make_probes(self._keys, application, hasher, embedding, epochs)
-                found = self.nearest(application, probes, top=top, threshold=threshold)
+                found = self.nearest(application, probes, top=top, threshold=threshold, vectors=vectors)
                 if found.epochs <= epochs:
                     return found.hits
                 epochs = found.epochs  # the key was rotated meanwhile
@@ -375,7 +376,7 @@ def distances_to(
     *,
     token: SubjectToken | None = None,
 ) -> NDArray[np.int32]:
-    """Distance of a probe, hashed under the key of each reference, to that reference, `(N,)`.
+    """Distance of a probe under the key of each reference to that reference, `(N,)`, as the application compares.
 
     `token` is the one that the keys of all of them need.
     """
@@ -383,20 +384,24 @@ def distances_to(
         return np.zeros(0, np.int32)
     places = [(entry.subject_id, entry.record, entry.epoch) for entry in references]
     rows = np.repeat(embedding[None], len(references), axis=0)
-    codes = hasher.hash(rows, with_token(record_keys(keys, application, places), token))
-    return paired(pack(codes, hasher.alphabet_size), unmasked(keys, application, references))
+    own_keys, stored = (
+        with_token(record_keys(keys, application, places), token),
+        unmasked(keys, application, references),
+    )
+    if application.comparison == SYMBOLS:
+        return paired(pack(hasher.hash(rows, own_keys), hasher.alphabet_size), stored)
+    return hasher.asymmetric_distances(unpack(stored), hasher.rows(rows, own_keys))
 
 
 def make_probes(
     keys: KeyStore, application: Application, hasher: FaceHasher, embedding: NDArray[np.float32], epochs: Iterable[int]
 ) -> dict[int, Probe]:
-    """A probe `(D,)` under the common key of each epoch."""
-    wanted = sorted(epochs)
-    made = keys.application_keys(application.name, wanted)
-    return {
-        epoch: pack(hasher.hash(embedding[None], key), hasher.alphabet_size)
-        for epoch, key in zip(wanted, made, strict=True)
-    }
+    """A probe `(D,)` under the common key of each epoch: its code, or its keyed row, as the application compares."""
+    wanted, row = sorted(epochs), embedding[None]
+    made = dict(zip(wanted, keys.application_keys(application.name, wanted), strict=True))
+    if application.comparison == SYMBOLS:
+        return {epoch: pack(hasher.hash(row, key), hasher.alphabet_size) for epoch, key in made.items()}
+    return {epoch: hasher.rows(row, key) for epoch, key in made.items()}
 
 
 def best_hits(hits: list[Hit], top: int, threshold: int | None) -> list[Hit]:

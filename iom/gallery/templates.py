@@ -82,11 +82,11 @@ def check_hasher(application: Application, hasher: FaceHasher) -> FaceHasher:
             f"application {application.name} holds shares of a split gallery: enrol and verify through both of its "
             "servers (split://...)"
         )
-    encoding = encoding_id(hasher.code_length, hasher.alphabet_size)
-    if encoding != application.encoding:
+    shape = hasher.code_length, hasher.alphabet_size
+    if shape != application.shape:
         raise EnrolmentError(
             f"application {application.name} holds codes {application.encoding}, this hasher makes "
-            f"{encoding}; use the hasher it was made with, or make a new application"
+            f"{encoding_id(*shape)}; use the hasher it was made with, or make a new application"
         )
     if hasher.fingerprint != application.model:
         raise EnrolmentError(

@@ -101,10 +101,10 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
     """Read a file that `export_application` wrote; references revoked since then are left out.
 
     The whole file is checked before anything is written. An interrupted import can be repeated: references that are
-    present are left as they are, and so is a threshold that was set since the export. In key mode `application`, all
-    references of a subject that was revoked under their key are left out. Codes without masks get masks where the
-    application here has them; one that is made by the import has them in key mode `application`, unless the key store
-    knows it without.
+    present are left as they are, and so are threshold and comparison that were set since the export. In key mode
+    `application`, all references of a subject that was revoked under their key are left out. Codes without masks get
+    masks where the application here has them; one that is made by the import has them in key mode `application`, unless
+    the key store knows it without.
     """
     for _ in _read(gallery, path):
         pass
@@ -135,16 +135,16 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
 
 
 def _known_here(gallery: Gallery, path: Path, application: Application) -> Application:
-    """The application of a file in this gallery, which is made with a threshold that was set since the export."""
+    """The application of a file in this gallery, which is made with the threshold that was set since the export."""
     name = application.name
     if name not in {each.name for each in gallery.store.applications()}:
         settings = gallery.keys.state().known(name).settings
         if settings is not None and settings.revision > application.revision:
-            application = dataclasses.replace(application, threshold=settings.threshold)
+            application = dataclasses.replace(application, threshold=settings.threshold, encoding=settings.encoding)
         masked = settings.masked if settings is not None else application.key_mode == "application"
         gallery.add_application(dataclasses.replace(application, masked=application.masked or masked))
     known = gallery.application(name)
-    for field in ("encoding", "model", "key_mode"):
+    for field in ("shape", "model", "key_mode"):
         if getattr(known, field) != getattr(application, field):
             raise EnrolmentError(f"{path}: the application {name} here has another {field}; nothing was added")
     if application.masked and not known.masked:

@@ -1,6 +1,6 @@
 """All pairs of a set of images: exact error curves under keys, across two keys, and under drawn subjects.
 
-Templates are compared block by block, so that memory does not grow with the number of pairs. Distances of codes are
+Templates are compared block by block, so that memory does not grow with the number of pairs. Integer distances are
 counted; of real distances the low non-mated ones, among which every decision falls, are kept one by one.
 
 A bootstrap over the subjects of 65 million pairs (11,450 images) cannot weigh each pair in each draw: the non-mated
@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iom._random import numpy_stream
-from iom.codes.comparators import Comparator, SymbolComparator
-from iom.codes.packing import PackedCodes
+from iom.codes.comparators import Comparator
 from iom.errors import DataError
 from iom.metrics.bootstrap import Counts
 from iom.metrics.verification import ErrorCurve, histogram_curve
@@ -29,7 +28,7 @@ T = TypeVar("T")
 
 
 class DistanceCounts(NamedTuple):
-    """Counts of the integer distances of all mated and non-mated pairs, `(M + 1,)` each."""
+    """Counts of the distances 0, 1 ... of all mated and non-mated pairs, as many of each as there are distances."""
 
     mated: NDArray[np.int64]
     non_mated: NDArray[np.int64]
@@ -37,6 +36,9 @@ class DistanceCounts(NamedTuple):
 
 class AllPairs:
     """All pairs of images whose subjects `(N,)` are known, each pair once; templates are in the order of the images.
+
+    Where a comparator tells stored templates from probes, the first image of a pair is stored and the other one the
+    probe, in the order of groups, then of subjects, then of the images; not the other way round, too.
 
     Pairs of two subjects of one of `groups` `(N,)`, as a family, are left out, since they are neither surely non-mated
     nor like impostors.
@@ -80,32 +82,34 @@ class AllPairs:
             )
 
     def curve(self, comparator: Comparator, *keyed: Any, fmr: float = 0.1) -> ErrorCurve:
-        """The error curve of prepared templates; codes under several keys make one curve of all their pairs.
+        """The error curve of prepared templates; those under several keys make one curve of all their pairs.
 
-        It is exact for integer distances, else at every FMR up to `fmr` and up to the EER, as `drawn_figures` says; 1
-        keeps all distances, which the area under the curve needs.
+        Several keys are for comparators of integer distances, for which the curve is exact. Else it is exact at every
+        FMR up to `fmr` and up to the EER, as `drawn_figures` says; 1 keeps all distances, which the area under the
+        curve needs.
         """
-        if isinstance(keyed[0], PackedCodes):
-            return histogram_curve(*np.sum([self.count(codes) for codes in keyed], axis=0))
+        if comparator.max_distance(keyed[0]) is not None:
+            return histogram_curve(*np.sum([self.count(comparator, each) for each in keyed], axis=0))
         (templates,) = keyed
         return self.drawn_figures(lambda curve: curve, [np.ones(len(self.images))], comparator, templates, fmr=fmr)[0]
 
-    def count(self, codes: PackedCodes) -> DistanceCounts:
-        """Counts of the distances of codes under one key."""
-        return self._counted(codes, codes)
+    def count(self, comparator: Comparator, templates: Any) -> DistanceCounts:
+        """Counts of the integer distances of prepared templates under one key."""
+        return self._counted(comparator, templates, templates)
 
-    def count_across_keys(self, codes: PackedCodes, others: PackedCodes) -> DistanceCounts:
-        """Counts of the distances between codes of the same images under two keys, for unlinkability.
+    def count_across_keys(self, comparator: Comparator, templates: Any, others: Any) -> DistanceCounts:
+        """Counts of the integer distances between templates of the same images under two keys, for unlinkability.
 
         Mated: two different images of one subject, each once under either key. Non-mated: images of two subjects,
         likewise. An image is never compared with itself.
         """
-        return DistanceCounts(*np.sum([self._counted(codes, others), self._counted(others, codes)], axis=0))
+        both = [self._counted(comparator, *sides) for sides in ((templates, others), (others, templates))]
+        return DistanceCounts(*np.sum(both, axis=0))
 
-    def _counted(self, codes: PackedCodes, others: PackedCodes) -> DistanceCounts:
-        """Counts of the distances between rows of `codes` and later rows of `others`."""
-        comparator, left, right = SymbolComparator(codes.alphabet_size), self._sorted(codes), self._sorted(others)
-        size = codes.code_length + 1
+    def _counted(self, comparator: Comparator, templates: Any, others: Any) -> DistanceCounts:
+        """Counts of the distances between rows of `templates` and later rows of `others`."""
+        left, right = self._sorted(templates), self._sorted(others)
+        size = (comparator.max_distance(templates) or 0) + 1
         non_mated: NDArray[np.int64] = np.zeros(size, np.int64)
         for block in self._non_mated(comparator, left, right):
             non_mated += np.bincount(block, minlength=size)

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import sha256_of, write_json
-from iom._registry import lookup
+from iom._registry import COMPARISONS, lookup
 from iom._untrusted import paths_inside, read_json
-from iom.codes.comparators import COMPARISONS, SYMBOLS
+from iom.codes.asymmetric import SYMBOLS
 from iom.errors import DataError, PrecisionWarning, WeightsError, needs_extra
 from iom.keys import KEY_KINDS
 from iom.metrics.likelihood import PRIOR, LikelihoodRatio
@@ -62,7 +62,7 @@ class Calibration(OperatingPoint):
 
     All were found on the held-out `subjects`, each of the `keys` comparing all pairs (`stolen_key`). Intervals are
     bootstrapped over subjects and keys, at level `confidence`. Hashers of an older version lack `others` and
-    `likelihood`. All distances are of one `comparison`, a name of `iom.codes.comparators.COMPARISONS`; of an older
+    `likelihood`. All distances are of one `comparison`, a name of `iom._registry.COMPARISONS`; of an older
     version: symbols.
     """
 

@@ -23,14 +23,21 @@ class Code:
     fingerprint: str
 
     def distance(self, other: "Code") -> int:
-        """Positions that differ from those of another code of the same hasher and key.
+        """Positions that differ from those of another code of the same hasher and key: the distance by symbols.
 
         Raises:
             CodeError: A code of another hasher.
         """
-        if (self.fingerprint, self.symbols.shape) != (other.fingerprint, other.symbols.shape):
-            raise CodeError(f"codes of two hashers do not compare: {self!r} and {other!r}")
+        self.check(other.fingerprint, len(other))
         return int(np.count_nonzero(self.symbols != other.symbols))
+
+    def check(self, fingerprint: str, code_length: int) -> None:
+        """Raise `CodeError` unless this is a code of the hasher with this fingerprint and length of codes."""
+        if (self.fingerprint, self.symbols.shape) != (fingerprint, (code_length,)):
+            raise CodeError(
+                f"codes of two hashers do not compare: expected a code of the hasher {fingerprint[:SHOWN_DIGITS]} with "
+                f"{code_length} symbols, received {self!r}"
+            )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.symbols, dtype=dtype, copy=copy)

@@ -21,18 +21,9 @@ from numpy.typing import NDArray
 
 from iom._files import sha256_of, write_json
 from iom._progress import tqdm
-from iom._registry import lookup
-from iom.codes.asymmetric import CodeVectors, keyed_rows
-from iom.codes.comparators import (
-    ASYMMETRIC,
-    COMPARISONS,
-    SYMBOLS,
-    AsymmetricComparator,
-    AsymmetricTemplates,
-    Comparator,
-    SymbolComparator,
-)
-from iom.errors import BystanderWarning, CodeError, ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
+from iom.codes.asymmetric import SYMBOLS, CodeVectors, keyed_rows
+from iom.codes.comparators import Coder, Comparator
+from iom.errors import BystanderWarning, ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
     FORMAT,
@@ -77,7 +68,7 @@ FIRST_KIND = "permutation"
 """Kind of the keys of hashers whose metadata name none."""
 
 
-class FaceHasher(abc.ABC):
+class FaceHasher(Coder):
     """Aligned faces, or their embeddings, and keys to codes.
 
     Attributes:
@@ -208,6 +199,8 @@ class FaceHasher(abc.ABC):
     ) -> Verification:
         """Whether the face of a picture is that of a code, which is under this key.
 
+        Compared as `comparison` says: the code with the picture's code, or with its keyed row.
+
         Args:
             code: Of `hash`.
             picture: As of `embed_picture`.
@@ -221,14 +214,14 @@ class FaceHasher(abc.ABC):
             FaceError: As of `embed_picture`.
         """
         threshold = threshold_at(self.calibration, fmr, name=self.name)
-        if (code.fingerprint, len(code)) != (self.fingerprint, self.code_length):
-            raise CodeError(f"expected a code of the hasher {self.fingerprint[:12]}, received {code!r}")
-        probe = self.templates(self.embed_picture(picture, checked=checked)[None], key)
-        symbols = code.symbols[None]
-        stored = probe._replace(codes=symbols) if isinstance(probe, AsymmetricTemplates) else symbols
-        comparator = self.comparator
-        distance = comparator.paired(comparator.prepare(stored), comparator.prepare(probe))[0]
-        return decide(self.calibration, int(distance), threshold)
+        self._orders(key, 1)  # a wrong key is told before the face is looked for
+        code.check(self.fingerprint, self.code_length)
+        embedding = self.embed_picture(picture, checked=checked)[None]
+        if self.comparison == SYMBOLS:
+            distance = int(np.count_nonzero(code.symbols != self.hash(embedding, key)[0]))
+        else:
+            distance = int(self.asymmetric_distances(code.symbols[None], self.rows(embedding, key))[0])
+        return decide(self.calibration, distance, threshold)
 
     @overload
     def hash(self, source: NDArray[np.floating[Any]], keys: Keys) -> NDArray[np.uint8]: ...
@@ -264,27 +257,8 @@ class FaceHasher(abc.ABC):
 
     @property
     def comparator(self) -> Comparator:
-        """The comparator of `comparison`; templates for it are those of `templates`."""
+        """The comparator of `comparison`."""
         return self.comparator_of(self.comparison)
-
-    def comparator_of(self, comparison: str) -> Comparator:
-        """The comparator of a comparison, "symbols" or "asymmetric"."""
-        if lookup(dict.fromkeys(COMPARISONS, comparison), comparison, "comparison") == ASYMMETRIC:
-            return AsymmetricComparator(self.vectors)
-        return SymbolComparator(self.alphabet_size)
-
-    def templates(
-        self, embeddings: NDArray[np.floating[Any]], keys: Keys, comparison: str = ""
-    ) -> NDArray[np.uint8] | AsymmetricTemplates:
-        """What the comparator of a comparison, by default the hasher's own, prepares: codes, or codes and keyed rows.
-
-        Raises:
-            DataError, KeyMaterialError: As of `hash`.
-        """
-        codes = self.hash(embeddings, keys)
-        if (comparison or self.comparison) == SYMBOLS:
-            return codes
-        return AsymmetricTemplates(codes, self.rows(embeddings, keys))
 
     @property
     def vectors(self) -> CodeVectors:
@@ -294,7 +268,7 @@ class FaceHasher(abc.ABC):
     def rows(self, embeddings: NDArray[np.floating[Any]], keys: Keys) -> NDArray[np.int32]:
         """Keyed rows of probes for asymmetric distances: what enters the projection, in integers.
 
-        Secrets like the embeddings: with the key they are turned back. Never store them.
+        To be kept as secret as the embeddings: with the key they are turned back. Never store them.
 
         Args:
             embeddings: `(N, D)`.
@@ -432,6 +406,7 @@ class ForwardingFaceHasher(FaceHasher):
     embed_picture = _forwarded("embed_picture")
     embed_files = _forwarded("embed_files")
     rows = _forwarded("rows")
+    vectors = _forwarded("vectors")
     _hash_embeddings = _forwarded("_hash_embeddings")
     _hash_batch = _forwarded("_hash_batch")
 
@@ -805,8 +780,9 @@ def verify(
     """Decide whether two pictures show one person; nothing is stored, the key of the two codes is thrown away.
 
     Args:
-        a: A path, bytes, base64 text, an open file, an RGB array or a Pillow image (see `iom.photos.read_picture`).
-        b: The other one.
+        a: A path, bytes, base64 text, an open file, an RGB array or a Pillow image (see `iom.photos.read_picture`);
+            its code is compared.
+        b: The other one, compared by its code, too, or where the hasher's comparison is asymmetric by its keyed row.
         hasher: From `iom.load`, or what that takes.
         fmr: Operating point: a false match rate that the hasher was calibrated at. By default 1e-2, which errs about as
             often to either side, or the hasher's own where it has no such point; galleries take the hasher's own.
@@ -827,8 +803,9 @@ def verify(
     if threshold is None:
         threshold = threshold_at(network.calibration, fmr, name=network.name, preferred=BALANCED_FMR)
     rows = np.stack([network.embed_picture(each, checked=checked) for each in (a, b)])
-    codes = network.hash(rows, TransformKey.generate())
-    return decide(network.calibration, int(np.count_nonzero(codes[0] != codes[1])), threshold)
+    key, comparator = TransformKey.generate(), network.comparator
+    templates = comparator.prepare(network.templates(rows, key, network.comparison))
+    return decide(network.calibration, int(comparator.paired(templates[:1], templates[1:])[0]), threshold)
 
 
 @functools.lru_cache(maxsize=2)

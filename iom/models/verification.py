@@ -14,7 +14,8 @@ class Verification:
 
     Attributes:
         match: Whether the distance is at most the threshold.
-        distance: Positions in which the two codes differ.
+        distance: Positions in which the two codes differ; where the hasher's comparison is asymmetric, of the stored
+            code to the probe's keyed row, in ten-thousandths of 1 - cosine.
         threshold: Largest distance that is a match.
         probability: Of one person, at prior odds of one; `None` where the hasher's calibration does not tell it.
         slot: The nearest reference of the subject, where the code is one of a gallery.
@@ -37,7 +38,7 @@ class Verification:
 
 
 def decide(calibration: Calibration | None, distance: int, threshold: int, slot: int | None = None) -> Verification:
-    """The decision about a distance of two codes of a hasher with this calibration."""
+    """The decision about a distance, by the comparison that the calibration is of."""
     probability = None if calibration is None else calibration.probability(distance)
     return Verification(distance <= threshold, distance, threshold, probability, slot)
 

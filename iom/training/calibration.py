@@ -8,15 +8,15 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import atomic_path, check_output
 from iom._random import numpy_stream
-from iom.codes.comparators import CosineComparator, SymbolComparator
-from iom.codes.packing import PackedCodes, pack
+from iom.codes.asymmetric import MAX_DISTANCE, SYMBOLS
+from iom.codes.comparators import Comparator, CosineComparator
 from iom.config import CalibrationConfig, FolderConfig, Stage2Config, load_config
 from iom.data.benchmarks.folders import sample_subjects
 from iom.data.folders import FaceFolder, hold_out, scan_folder
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from iom.baselines.protection import Protection
 
+DRAW_FACTOR = 20
 MAX_IMAGES = 4000
 """Images compared with each other; of a larger held-out part whole subjects are drawn."""
 
@@ -96,12 +97,16 @@ class ValidationPairs:
         return self.all.curve(comparator, comparator.prepare(embeddings))
 
     def equal_error_rate(
-        self, embeddings: NDArray[np.float32], coder: "FaceHasher | Protection", keys: Sequence[TransformKey]
+        self,
+        embeddings: NDArray[np.float32],
+        coder: "FaceHasher | Protection",
+        keys: Sequence[TransformKey],
+        comparison: str = SYMBOLS,
     ) -> float:
-        """Mean over the keys of the equal error rate of codes."""
-        comparator = SymbolComparator(coder.alphabet_size)
-        curves = (self.all.curve(comparator, comparator.prepare(coder.hash(embeddings, key))) for key in keys)
-        return float(np.mean([curve.equal_error_rate() for curve in curves]))
+        """Mean over the keys of the equal error rate of codes, in one of `iom._registry.COMPARISONS`."""
+        comparator = coder.comparator_of(comparison)
+        templates = (comparator.prepare(coder.templates(embeddings, key, comparison)) for key in keys)
+        return float(np.mean([self.all.curve(comparator, each).equal_error_rate() for each in templates]))
 
 
 def calibrate(
@@ -111,20 +116,24 @@ def calibrate(
     config: CalibrationConfig,
     *,
     seed: int,
+    comparison: str = SYMBOLS,
 ) -> Calibration:
     """For each of `config.fmrs` the largest threshold whose false match rate, over all keys, does not exceed it.
 
-    Keys are stolen: every key compares all pairs of `embeddings` `(N, D)`, and the likelihood ratio is fitted to the
-    same distances. The intervals come from drawing subjects and keys anew: of the threshold that would then have been
-    chosen, and of FMR and FNMR at the threshold that was chosen.
+    Distances are those of `comparison`, one of `iom._registry.COMPARISONS`. Keys are stolen: every key compares
+    all pairs of `embeddings` `(N, D)`, and the likelihood ratio is fitted to the same distances. The intervals come
+    from drawing subjects and keys anew: of the threshold that would then have been chosen, and of FMR and FNMR at the
+    threshold that was chosen.
     """
     pairs.check_resolution(min(config.fmrs))
     keys = validation_keys(seed, "calibration-keys", config.keys)
-    codes = [pack(coder.hash(embeddings, key), coder.alphabet_size) for key in keys]
-    curve = pairs.all.curve(SymbolComparator(coder.alphabet_size), *codes)
+    comparator = coder.comparator_of(comparison)
+    keyed = [comparator.prepare(coder.templates(embeddings, key, comparison)) for key in keys]
+    curve = pairs.all.curve(comparator, *keyed)
     points = [_operating_point(curve, fmr) for fmr in config.fmrs]
     if config.bootstrap:
-        points = _with_intervals(points, pairs.all, codes, config, seed)
+        distances = _candidates(curve, points)
+        points = _with_intervals(points, distances, pairs.all, comparator, keyed, config, seed)
     own, *others = points
     return Calibration(
         **vars(own),
@@ -138,6 +147,7 @@ def calibrate(
             units=pairs.all.units,
             confidence=config.confidence,
         ),
+        comparison=comparison,
     )
 
 
@@ -157,9 +167,10 @@ def describe(hasher: FaceHasher) -> str:
     found = hasher.calibration
     if found is None:
         return "not calibrated"
+    symbols = f"{hasher.code_length} differing positions"
+    unit = symbols if found.comparison == SYMBOLS else f"{MAX_DISTANCE} ten-thousandths of 1 - cosine (asymmetric)"
     text = "; ".join(
-        f"threshold {point.threshold}{_interval(point.threshold_low, point.threshold_high)} "
-        f"of {hasher.code_length} differing positions: "
+        f"threshold {point.threshold}{_interval(point.threshold_low, point.threshold_high, 'd')} of {unit}: "
         f"FMR {point.fmr if point.measured_fmr is None else point.measured_fmr:.3g}"
         f"{_interval(point.fmr_low, point.fmr_high)} for {point.fmr:g} asked, "
         f"FNMR {point.fnmr:.3g}{_interval(point.fnmr_low, point.fnmr_high)}"
@@ -174,19 +185,32 @@ def describe(hasher: FaceHasher) -> str:
     return f"{text}; {100 * found.confidence:g} % intervals over subjects and keys"
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+def _interval(low: float | None, high: float | None, form: str = ".3g") -> str:
+    return "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
+
+
+def _candidates(curve: ErrorCurve, points: Sequence[OperatingPoint]) -> NDArray[np.int64]:
+    """Distances among which the threshold of a draw lies, rising by one.
+
+    No draw accepts a non-mated pair below the nearest one, nor falls to an asked FMR where `DRAW_FACTOR` times as many
+    are accepted.
+    """
+    first = int(curve.thresholds[1:][curve.fmr[1:] > 0][0])
+    enough = curve.fmr >= min(1.0, DRAW_FACTOR * max(point.fmr for point in points))
+    low = min(first - 1, *(point.threshold for point in points))
+    return np.arange(low, int(curve.thresholds[enough][0]) + 1)
 
 
 def _with_intervals(
     points: Sequence[OperatingPoint],
+    distances: NDArray[np.int64],
     pairs: AllPairs,
-    codes: Sequence[PackedCodes],
+    comparator: Comparator,
+    keyed: Sequence[Any],
     config: CalibrationConfig,
     seed: int,
 ) -> list[OperatingPoint]:
     """The operating points with intervals over drawn subjects and keys."""
-    distances = np.arange(codes[0].code_length + 1)
     subjects = group_draws(len(pairs.images), replicates=config.bootstrap, seed=seed, usable=pairs.usable)
     draws = [np.ones(len(pairs.images)), *subjects]
     by_key = np.stack(
@@ -195,25 +219,31 @@ def _with_intervals(
             pairs.drawn_figures(
                 lambda curve: np.concatenate(curve.rates_at(distances)),
                 draws,
-                SymbolComparator(each.alphabet_size),
+                comparator,
                 each,
-                fmr=min(1.0, len(codes) * max(config.fmrs)),
+                fmr=min(1.0, len(keyed) * max(config.fmrs)),
             )[1:]
-            for each in codes
+            for each in keyed
         ]
     )
-    keys = np.stack(list(group_draws(len(codes), "keys", replicates=config.bootstrap, seed=seed)))
-    fmr, fnmr = np.split(np.einsum("kr...,rk->r...", by_key, keys) / len(codes), 2, axis=1)
-    return [_with_interval(point, fmr, fnmr, pairs, config.confidence) for point in points]
+    keys = np.stack(list(group_draws(len(keyed), "keys", replicates=config.bootstrap, seed=seed)))
+    fmr, fnmr = np.split(np.einsum("kr...,rk->r...", by_key, keys) / len(keyed), 2, axis=1)
+    return [_with_interval(point, distances, fmr, fnmr, pairs, config.confidence) for point in points]
 
 
 def _with_interval(
-    point: OperatingPoint, fmr: NDArray[np.float64], fnmr: NDArray[np.float64], pairs: AllPairs, confidence: float
+    point: OperatingPoint,
+    distances: NDArray[np.int64],
+    fmr: NDArray[np.float64],
+    fnmr: NDArray[np.float64],
+    pairs: AllPairs,
+    confidence: float,
 ) -> OperatingPoint:
-    """The operating point with intervals, of the rates of each draw at each threshold from 0, `(R, M + 1)`."""
-    thresholds = [np.searchsorted(row, point.fmr, side="right") - 1 for row in fmr]
+    """The operating point with intervals, of the rates of each draw at each of the distances, `(R, T)`."""
+    thresholds = [distances[0] + np.searchsorted(row, point.fmr, side="right") - 1 for row in fmr]
+    place = point.threshold - distances[0]
     threshold, fmr_edges, fnmr_edges = percentile_intervals(
-        np.stack([thresholds, fmr[:, point.threshold], fnmr[:, point.threshold]], axis=1), confidence
+        np.stack([thresholds, fmr[:, place], fnmr[:, place]], axis=1), confidence
     )
     fmr_edges = rate_interval(fmr_edges, point.measured_fmr or 0.0, units=len(pairs.images), confidence=confidence)
     fnmr_edges = rate_interval(fnmr_edges, point.fnmr, units=pairs.units[0], confidence=confidence)
@@ -234,6 +264,7 @@ def recalibrate(
     *,
     faces: Path | None = None,
     weights: str = "",
+    comparison: str = "",
     progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> FaceHasher:
@@ -241,7 +272,8 @@ def recalibrate(
 
     An artefact embeds for itself. The subjects are `faces`, aligned images `<faces>/<subject>/<image>`, embedded by
     `weights` (default: the hasher's own), or without them the held-out subjects of `config`, embedded as it says, or by
-    an `embedder.keras` beside the hasher, trained along with it. `report` takes a line about the data, such as the
+    an `embedder.keras` beside the hasher, trained along with it. The `comparison` is by default that of the calibration
+    that the hasher has, else that of `config.hasher`. `report` takes a line about the data, such as the
     lowest FMR that they can show.
     """
     if faces is None:
@@ -273,7 +305,10 @@ def recalibrate(
         )
         pairs.check_resolution(min(config.calibration.fmrs))
         embeddings = hasher.embed_files(pairs.files, progress=progress)
-    hasher.calibration = calibrate(hasher, pairs, embeddings, config.calibration, seed=config.seed)
+    comparison = comparison or (hasher.comparison if hasher.calibration else config.hasher.comparison)
+    hasher.calibration = calibrate(
+        hasher, pairs, embeddings, config.calibration, seed=config.seed, comparison=comparison
+    )
     return hasher
 
 

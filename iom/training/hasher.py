@@ -272,12 +272,17 @@ class HasherTraining:
             f"held_out_{BASELINE}_eer": rate(data.held_out_embeddings, baseline),
             "held_out_float_eer": data.pairs.curve_of_embeddings(data.held_out_embeddings).equal_error_rate(),
         }
-        hasher = KerasFaceHasher(self.network, embedder_name="stage 2", embedder_fingerprint="in training")
+
+        def own_rate(embeddings: NDArray[np.float32]) -> float:
+            # A new hasher each time, which reads the weights anew.
+            hasher = KerasFaceHasher(self.network, embedder_name="stage 2", embedder_fingerprint="in training")
+            return rate(embeddings, hasher, comparison=config.hasher.comparison)
+
         if self.backbone is None:
-            return lambda: {"held_out_eer": rate(data.held_out_embeddings, hasher), **known}
+            return lambda: {"held_out_eer": own_rate(data.held_out_embeddings), **known}
         images = read_images(data.pairs.files)
         embedder = embedder_in_training(self.backbone, batch_size=config.embedder.batch_size)
-        return lambda: {"held_out_eer": rate(embedder.embed(images), hasher), **known}
+        return lambda: {"held_out_eer": own_rate(embedder.embed(images)), **known}
 
     def _save(self, name: str) -> None:
         """Write the hasher, and before it the backbone it belongs to, if that was trained too."""
@@ -297,8 +302,14 @@ class HasherTraining:
             embedder = load_embedder(str(self.output / EMBEDDER_FILE), batch_size=self.config.embedder.batch_size)
             hasher.check_embedder(embedder)
             embeddings = embedder.embed_files(self.data.pairs.files)
+        config = self.config
         hasher.calibration = calibrate(
-            hasher, self.data.pairs, embeddings, self.config.calibration, seed=self.config.seed
+            hasher,
+            self.data.pairs,
+            embeddings,
+            config.calibration,
+            seed=config.seed,
+            comparison=config.hasher.comparison,
         )
         hasher.save(self.output)
         self.report(describe(hasher))

@@ -63,13 +63,16 @@ def test_code_shapes_names_what_is_missing(faces, tmp_path, capsys):
         shapes=[(32, 4), (24, 5)],
         systems=["float", "grp", "urp", "cross_polytope", "learned"],
         hashers=[str(tmp_path / "{m}x{q}")],
+        comparisons=["symbols", "asymmetric"],
     )
     rows = code_shapes.measure(faces, arguments)
     by_name = {(row.get("shape"), row["system"]): row for row in rows}
-    assert len(by_name) == len(rows) == 9
+    assert len(by_name) == len(rows) == 13
     measured = [row for row in rows if "missing" not in row]
     assert all(0 <= row["eer"] < 0.5 and row["fnmr_1e4"] <= 1 for row in measured)
     assert by_name["32x4", "learned"]["bits"] == 64
+    for system in ("grp", "cross_polytope", "learned"):
+        assert by_name["32x4", f"{system}, asymmetric"]["eer"] < by_name["32x4", system]["eer"]
     assert "no hasher in" in by_name["24x5", "learned"]["missing"]
     assert "even Q" in by_name["24x5", "cross_polytope"]["missing"]
     assert capsys.readouterr().out.count("missing:") == 2
@@ -79,7 +82,12 @@ def test_code_shapes_names_what_is_missing(faces, tmp_path, capsys):
 def test_a_hasher_of_another_shape_is_not_taken(faces, tmp_path):
     hasher_of(32, 4).save(tmp_path / "64x4")
     arguments = argparse.Namespace(
-        keys=1, seed=1, shapes=[(64, 4)], systems=["learned"], hashers=[str(tmp_path / "{m}x{q}")]
+        keys=1,
+        seed=1,
+        shapes=[(64, 4)],
+        systems=["learned"],
+        hashers=[str(tmp_path / "{m}x{q}")],
+        comparisons=["symbols"],
     )
     (row,) = code_shapes.measure(faces, arguments)
     assert "holds 32x4" in row["missing"]

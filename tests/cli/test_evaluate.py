@@ -66,7 +66,7 @@ def test_report_table_and_exit_code(embedder, config_file, tmp_path, capsys):
     names = sorted(path.name for path in output.iterdir())
     assert names == ["config.yaml", "report.csv", "report.json", "report.png"]
     tree = json.loads((output / "report.json").read_text())
-    assert {row["system"] for row in tree["rows"]} == {"float", "grp", "learned"}
+    assert {row["system"] for row in tree["rows"]} == {"float", "grp", "learned", "learned, asymmetric"}
     assert tree["embedder"] == {"name": "made.test", "fingerprint": FINGERPRINT, "embedding_size": 32}
     assert tree["seed"] == 3
     again = load_config(EvaluateConfig, output / "config.yaml")

@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -54,7 +56,7 @@ def with_systems(config, *names):
 def test_every_system_gives_codes_of_its_shape(config):
     check_systems(config)
     systems = load_code_systems(config, embedder_of())
-    assert list(systems) == ["grp", "urp", "learned"]
+    assert list(systems) == ["grp", "urp", "learned", "learned, asymmetric"]
     rows = np.random.default_rng(0).normal(size=(5, 32)).astype(np.float32)
     for system in systems.values():
         codes = system.hash(rows, TransformKey(bytes(32)))
@@ -62,6 +64,7 @@ def test_every_system_gives_codes_of_its_shape(config):
         assert codes.max() < system.alphabet_size
     assert (systems["learned"].code_length, systems["grp"].code_length) == (48, 64)
     assert (systems["learned"].calibration.threshold, systems["grp"].calibration) == (30, None)
+    assert systems["learned, asymmetric"].calibration is None
 
 
 def test_all_systems_stand_in_one_report(config, benchmark_and_embeddings):
@@ -71,13 +74,37 @@ def test_all_systems_stand_in_one_report(config, benchmark_and_embeddings):
     places = list(dict.fromkeys((row.system, row.scenario) for row in report.rows))
     assert places == [
         ("float", "none"),
-        *((name, s) for name in ("grp", "urp", "learned") for s in ("own_key", "stolen_key")),
+        *((name, s) for name in ("grp", "urp", "learned", "learned, asymmetric") for s in ("own_key", "stolen_key")),
     ]
     assert report.row("learned", "stolen_key", "decision").value == 30
     stolen = next(s for s in inputs.scores(systems["learned"]) if s.scenario == "stolen_key")
     expected = np.mean([np.mean(entry.mated > 30) for entry in stolen.by_key])
     assert report.row("learned", "stolen_key", "fnmr_at_decision").value == pytest.approx(expected)
     assert "at the calibrated threshold 30" in terminal_text(report)
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "expected"),
+    [
+        (("symbols",), ["grp", "urp", "learned"]),
+        (("symbols", "asymmetric"), ["grp", "grp, asymmetric", "urp", "learned", "learned, asymmetric"]),
+        (("asymmetric",), ["grp, asymmetric", "urp", "learned, asymmetric"]),
+    ],
+)
+def test_comparisons_that_are_asked_for_are_those_of_every_system_that_has_them(config, comparisons, expected):
+    config = config.replace(scenario=config.scenario.replace(comparisons=comparisons))
+    assert list(load_code_systems(config, embedder_of())) == expected
+    with pytest.raises(ConfigError, match="each comparison once"):
+        config.scenario.replace(comparisons=("symbols", "symbols"))
+
+
+def test_a_calibration_belongs_to_the_row_of_its_comparison(config, hasher_folder):
+    hasher = KerasFaceHasher.load(hasher_folder)
+    hasher.calibration = dataclasses.replace(hasher.calibration, threshold=6000, comparison="asymmetric")
+    hasher.save(hasher_folder)
+    systems = load_code_systems(with_systems(config, "learned"), embedder_of())
+    assert systems["learned"].calibration is None
+    assert systems["learned, asymmetric"].calibration.threshold == 6000
 
 
 def test_the_hasher_must_belong_to_the_embedder(config):
@@ -125,11 +152,11 @@ def test_several_trained_hashers_stand_by_name(config, hasher_folder, benchmark_
     config = with_systems(config, "learned", "fixed_key")
     check_systems(config)
     systems = load_code_systems(config, embedder_of())
-    assert list(systems) == ["learned", "fixed_key"]
+    assert list(systems) == ["learned", "learned, asymmetric", "fixed_key", "fixed_key, asymmetric"]
     inputs = inputs_of(config, benchmark_and_embeddings, systems)
     report = collect(inputs)
     eers = [report.row(name, "stolen_key", "eer").value for name in systems]
-    assert eers[0] == eers[1]
+    assert eers[:2] == eers[2:]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +167,7 @@ def test_several_trained_hashers_stand_by_name(config, hasher_folder, benchmark_
         ({"learned": "x"}, r"hashers\.learned"),
         ({"other": ""}, r"hashers\.other: expected a folder"),
         ({"other": 3}, r"hashers\.other: expected a text"),
+        ({"other, asymmetric": "x"}, "rows of asymmetric comparison"),
     ],
 )
 def test_names_of_hashers_that_mean_something_else(config, hashers, reason):

@@ -1,10 +1,13 @@
 """A hasher without a network, and galleries of every kind over it."""
 
+import functools
 import types
 
 import numpy as np
 import pytest
 
+from iom.codes.asymmetric import CodeVectors, keyed_rows
+from iom.codes.comparators import Coder
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_source import passphrase_seal
 from iom.gallery.key_store import KeyStore
@@ -13,21 +16,36 @@ from iom.gallery.stores.sqlite import SqliteStore
 SIZE = 32
 
 
-class FakeHasher:
+class FakeHasher(Coder):
     """Keyed Index-of-Max over a fixed Gaussian matrix."""
+
+    comparison = "symbols"
 
     code_length, alphabet_size, embedding_size, parts = 96, 8, SIZE, 1
     fingerprint, key_kind = "fake-model", "orthogonal"
-    calibration = types.SimpleNamespace(threshold=50, probability=lambda distance: 0.5)  # mated: 20 to 33, others: 84
+    calibration = types.SimpleNamespace(
+        threshold=50, probability=lambda distance: 0.5, comparison="symbols"
+    )  # mated: 20 to 33, others: 84
 
     def __init__(self):
         self._rows = np.random.default_rng(7).normal(size=(96 * 8, SIZE)).astype(np.float32)
 
+    @functools.cached_property
+    def vectors(self):
+        return CodeVectors.of_kernel(self._rows.T, 8)
+
+    def rows(self, embeddings, keys):
+        return keyed_rows(self._turned(embeddings, keys))
+
     def hash(self, embeddings, keys):
+        turned = self._turned(embeddings, keys)
+        return (turned @ self._rows.T).reshape(-1, 96, 8).argmax(-1).astype(np.uint8)
+
+    @staticmethod
+    def _turned(embeddings, keys):
         keys = keys if isinstance(keys, list) else [keys] * len(embeddings)
         orders = np.array([key.permutation(SIZE) for key in keys]).reshape(-1, SIZE)
-        turned = np.take_along_axis(np.asarray(embeddings), orders, axis=1)
-        return (turned @ self._rows.T).reshape(-1, 96, 8).argmax(-1).astype(np.uint8)
+        return np.take_along_axis(np.asarray(embeddings), orders, axis=1)
 
 
 def faces(count, seed=0):

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iom.codes.comparators import CosineComparator, SymbolComparator
+from iom.codes.asymmetric import CodeVectors, keyed_rows
+from iom.codes.comparators import AsymmetricComparator, AsymmetricTemplates, CosineComparator, SymbolComparator
 from iom.codes.packing import pack
 from iom.errors import DataError
 from iom.metrics import all_pairs
@@ -39,7 +40,7 @@ def looped(codes):
 def test_codes_are_counted_as_a_loop_counts_them():
     codes = codes_of(1)
     pairs = AllPairs(SUBJECTS)
-    counted = pairs.count(pack(codes, 3))
+    counted = pairs.count(SymbolComparator(3), pack(codes, 3))
     mated, non_mated = np.zeros(21, int), np.zeros(21, int)
     for distance, left, right in looped(codes):
         (mated if left == right else non_mated)[distance] += 1
@@ -52,8 +53,8 @@ def test_the_order_of_the_images_does_not_matter():
     codes = codes_of(1)
     order = np.random.default_rng(0).permutation(len(codes))
     names = np.array([f"subject {subject}" for subject in SUBJECTS])
-    shuffled = AllPairs(names[order]).count(pack(codes[order], 3))
-    counted = AllPairs(SUBJECTS).count(pack(codes, 3))
+    shuffled = AllPairs(names[order]).count(SymbolComparator(3), pack(codes[order], 3))
+    counted = AllPairs(SUBJECTS).count(SymbolComparator(3), pack(codes, 3))
     np.testing.assert_array_equal(shuffled.mated, counted.mated)
     np.testing.assert_array_equal(shuffled.non_mated, counted.non_mated)
 
@@ -61,7 +62,7 @@ def test_the_order_of_the_images_does_not_matter():
 def test_pairs_of_two_subjects_of_one_group_are_left_out():
     codes, groups = codes_of(1), SUBJECTS % 4
     pairs = AllPairs(SUBJECTS, groups)
-    counted = pairs.count(pack(codes, 3))
+    counted = pairs.count(SymbolComparator(3), pack(codes, 3))
     mated, non_mated = np.zeros(21, int), np.zeros(21, int)
     for distance, left, right in looped(codes):
         if left == right:
@@ -75,13 +76,62 @@ def test_pairs_of_two_subjects_of_one_group_are_left_out():
 
 def test_across_keys_is_counted_as_a_loop_counts_it():
     first, second = codes_of(1), codes_of(2)
-    counted = AllPairs(SUBJECTS).count_across_keys(pack(first, 3), pack(second, 3))
+    counted = AllPairs(SUBJECTS).count_across_keys(SymbolComparator(3), pack(first, 3), pack(second, 3))
     mated, non_mated = np.zeros(21, int), np.zeros(21, int)
     for i, j in itertools.permutations(range(len(SUBJECTS)), 2):
         distance = int((first[i] != second[j]).sum())
         (mated if SUBJECTS[i] == SUBJECTS[j] else non_mated)[distance] += 1
     np.testing.assert_array_equal(counted.mated, mated)
     np.testing.assert_array_equal(counted.non_mated, non_mated)
+
+
+@pytest.fixture
+def asymmetric():
+    """A comparator, and templates of the images under each of two keys, which are orders of the dimensions."""
+    generator = np.random.default_rng(4)
+    rows = generator.normal(size=(10, 8))[SUBJECTS] + 0.7 * generator.normal(size=(30, 8))
+    kernel = generator.normal(size=(8, 12 * 3))
+    comparator = AsymmetricComparator(CodeVectors.of_kernel(kernel, 3))
+    keyed = [rows, rows[:, ::-1]]
+    codes = [(each @ kernel).reshape(30, 12, 3).argmax(axis=2) for each in keyed]
+    return comparator, [AsymmetricTemplates(*both) for both in zip(codes, map(keyed_rows, keyed), strict=True)]
+
+
+def asymmetric_loop(comparator, stored, probes, pairs):
+    """Counts by a loop over pairs of rows, the first of which is stored."""
+    counts = np.zeros((2, 20_001), int)
+    for i, j in pairs:
+        sides = AsymmetricTemplates(stored.codes[i][None], None), AsymmetricTemplates(None, probes.rows[j][None])
+        distance = comparator.paired(*map(comparator.prepare, sides))[0]
+        counts[int(SUBJECTS[i] != SUBJECTS[j]), distance] += 1
+    return counts
+
+
+def test_asymmetric_distances_count_each_pair_once_the_earlier_image_stored(asymmetric):
+    comparator, (templates, others) = asymmetric
+    pairs, ready = AllPairs(SUBJECTS), [comparator.prepare(each) for each in (templates, others)]
+    earlier = list(itertools.combinations(range(30), 2))
+    counted = pairs.count(comparator, ready[0])
+    np.testing.assert_array_equal(counted, asymmetric_loop(comparator, templates, templates, earlier))
+    later = asymmetric_loop(comparator, templates, templates, [(j, i) for i, j in earlier])
+    assert (np.array(counted) != later).any()
+    across = asymmetric_loop(comparator, templates, others, earlier)
+    across += asymmetric_loop(comparator, others, templates, earlier)
+    np.testing.assert_array_equal(pairs.count_across_keys(comparator, *ready), across)
+
+
+def test_curves_of_asymmetric_distances_are_those_of_all_pairs(asymmetric):
+    comparator, keyed = asymmetric
+    pairs, ready = AllPairs(SUBJECTS), [comparator.prepare(each) for each in keyed]
+    both = [all_distances(comparator, each, SUBJECTS) for each in ready]
+    exact = error_curve(*(np.concatenate(kind) for kind in zip(*both, strict=True)))
+    curve = pairs.curve(comparator, *ready)
+    for found, expected in zip(
+        (curve.thresholds, curve.fmr, curve.fnmr), (exact.thresholds, exact.fmr, exact.fnmr), strict=True
+    ):
+        np.testing.assert_allclose(found, expected)
+    (drawn,) = pairs.drawn_figures(lambda it: it.equal_error_rate(), [np.ones(10)], comparator, ready[0], fmr=0.05)
+    assert drawn == pytest.approx(error_curve(*both[0]).equal_error_rate())
 
 
 @given(st.integers(0, 200), st.booleans())
@@ -171,8 +221,8 @@ def test_another_number_of_codes_is_refused():
     pairs = AllPairs(SUBJECTS)
     codes = pack(codes_of(1)[:5], 3)
     for call in (
-        lambda: pairs.count(codes),
-        lambda: pairs.count_across_keys(codes, codes),
+        lambda: pairs.count(SymbolComparator(3), codes),
+        lambda: pairs.count_across_keys(SymbolComparator(3), codes, codes),
         lambda: pairs.curve(SymbolComparator(3), codes),
     ):
         with pytest.raises(DataError, match="each of 30 images"):

@@ -7,7 +7,7 @@ import pytest
 
 import iom
 from iom.codes.asymmetric import LENGTH, UNIT
-from iom.codes.comparators import AsymmetricComparator, AsymmetricTemplates, SymbolComparator
+from iom.codes.comparators import AsymmetricComparator, SymbolComparator
 from iom.config import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import KEY_KINDS, TransformKey
@@ -90,12 +90,11 @@ def test_the_calibration_says_how_codes_are_compared(embeddings):
     hasher = made()
     assert (hasher.comparison, hasher.comparator) == ("symbols", SymbolComparator(4))
     assert made(None).comparison == "symbols"
-    np.testing.assert_array_equal(hasher.templates(embeddings, KEY), hasher.hash(embeddings, KEY))
+    np.testing.assert_array_equal(hasher.templates(embeddings, KEY, "symbols"), hasher.hash(embeddings, KEY))
     hasher = made(dataclasses.replace(FOUND, comparison="asymmetric"))
     assert hasher.comparison == "asymmetric"
     assert isinstance(hasher.comparator, AsymmetricComparator)
-    codes, rows = hasher.templates(embeddings, KEY)
-    assert isinstance(hasher.templates(embeddings, KEY), AsymmetricTemplates)
+    codes, rows = hasher.templates(embeddings, KEY, hasher.comparison)
     np.testing.assert_array_equal(codes, hasher.hash(embeddings, KEY))
     np.testing.assert_array_equal(rows, ForwardingFaceHasher(hasher).rows(embeddings, KEY))
     assert hasher.fingerprint == made().fingerprint

@@ -108,6 +108,49 @@ def test_the_interval_by_hand(pairs, distances, find):
     assert found.fnmr_low == found.fnmr_high == pytest.approx(missed / mated)
 
 
+@pytest.fixture
+def asymmetric(pairs, embeddings, baseline):
+    """Distances of earlier images, stored, to later ones, probes, under each key, `(keys, P)`."""
+    comparator = baseline.comparator_of("asymmetric")
+    left, right = np.triu_indices(48, k=1)
+    keyed = [
+        comparator.prepare(baseline.templates(embeddings, key, "asymmetric"))
+        for key in validation_keys(1, "calibration-keys", 4)
+    ]
+    return np.stack([comparator.paired(each[left], each[right]) for each in keyed])
+
+
+@pytest.mark.parametrize("fmr", [0.2, 0.05, 0.002])
+def test_an_asymmetric_threshold_keeps_its_promise_and_no_more(pairs, embeddings, baseline, asymmetric, fmr):
+    config = CalibrationConfig(keys=4, bootstrap=20, fmr=fmr)
+    found = calibrate(baseline, pairs, embeddings, config, seed=1, comparison="asymmetric")
+    left, right = np.triu_indices(48, k=1)
+    others = asymmetric[:, pairs.labels[left] // 2 != pairs.labels[right] // 2]
+    mated = asymmetric[:, pairs.labels[left] == pairs.labels[right]]
+    assert (others <= found.threshold).mean() == found.measured_fmr <= fmr
+    assert (others <= others[others > found.threshold].min()).mean() > fmr
+    assert found.fnmr == pytest.approx((mated > found.threshold).mean(), abs=1e-12)
+    assert found.comparison == "asymmetric"
+    assert found.threshold_low <= found.threshold <= found.threshold_high
+    assert found.fmr_low <= found.measured_fmr <= found.fmr_high
+    expected = fit_likelihood_ratio(error_curve(mated.ravel(), others.ravel()), comparisons=(72, 960), units=(12, 60))
+    assert dataclasses.asdict(found.likelihood) == pytest.approx(dataclasses.asdict(expected))
+
+
+def test_asymmetric_intervals_by_hand(pairs, embeddings, baseline, asymmetric):
+    """One draw: the rates at the threshold, and the threshold that the draw itself would have chosen."""
+    config = CalibrationConfig(keys=4, bootstrap=1, fmr=0.05)
+    found = calibrate(baseline, pairs, embeddings, config, seed=1, comparison="asymmetric")
+    subjects = next(group_draws(12, replicates=1, seed=1, usable=pairs.all.usable))
+    drawn = next(group_draws(4, "keys", replicates=1, seed=1))
+    left, right = np.triu_indices(48, k=1)
+    one, other = pairs.labels[left], pairs.labels[right]
+    weights = drawn[:, None] * subjects[one] * subjects[other] * (one // 2 != other // 2)
+    rates = [(weights * (asymmetric <= threshold)).sum() / weights.sum() for threshold in range(20_001)]
+    assert found.fmr_low == found.fmr_high == pytest.approx(rates[found.threshold])
+    assert found.threshold_low == found.threshold_high == np.flatnonzero(np.array(rates) <= 0.05).max()
+
+
 def test_an_fmr_that_cannot_be_seen(find):
     with pytest.raises(DataError, match=r"1e-06 cannot be seen in 960 non-mated"):
         find(fmr=1e-6)
@@ -212,6 +255,28 @@ def test_all_of_ones_own_people_are_used_and_a_copy_is_stored(place, tmp_path, c
     assert (copy.calibration.subjects, copy.calibration.fmr) == (14, 0.05)
     assert copy.fingerprint == KerasFaceHasher.load(place / "hasher").fingerprint
     assert (place / "hasher" / "hasher.json").read_bytes() == before
+
+
+def test_the_comparison_is_stored_and_kept_until_another_is_asked_for(place, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    assert on_faces(place, "--output", str(copy), "--comparison", "asymmetric") == 0
+    out = capsys.readouterr().out
+    first = KerasFaceHasher.load(copy).calibration
+    assert first.comparison == "asymmetric"
+    assert (
+        f"threshold {first.threshold} [{first.threshold_low}, {first.threshold_high}] of 20000 ten-thousandths" in out
+    )
+    assert first.threshold > LENGTH
+    assert KerasFaceHasher.load(copy).fingerprint == KerasFaceHasher.load(place / "hasher").fingerprint
+    again = ["--hasher", str(copy), "--folder", str(place / "faces"), "--weights", str(place / "backbone.keras")]
+    again += ["--fmr", "0.05", "--bootstrap", "20", "--quiet"]
+    assert main(again) == 0
+    assert KerasFaceHasher.load(copy).calibration == first
+    assert main([*again, "--comparison", "symbols"]) == 0
+    assert KerasFaceHasher.load(copy).calibration.comparison == "symbols"
+    assert KerasFaceHasher.load(copy).calibration.threshold <= LENGTH
+    assert main([*again, "--comparison", "cosine"]) == 2
+    assert "asymmetric" in capsys.readouterr().err
 
 
 def test_a_hasher_of_the_package_is_not_overwritten(place, tmp_path, capsys):

@@ -129,7 +129,7 @@ AUDIT = sa.Table(
 _APPLICATION = [APPLICATIONS.c[field.name] for field in dataclasses.fields(Application)]
 _REFERENCE = [REFERENCES.c[n] for n in ("subject", "slot", "record", "epoch", "code", "seal", "metadata", "created")]
 _TOMBSTONE = [TOMBSTONES.c[name] for name in ("subject", "record", "epoch", "seal")]
-_FIXED = ("encoding", "model", "key_mode", "masked")
+_FIXED = ("shape", "model", "key_mode", "masked")
 """Settings that codes depend on."""
 
 
@@ -323,7 +323,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     def update_application(
         self, application: Application, event: AuditEvent, *, retired: Sequence[Tombstone] | None = None
     ) -> None:
-        """Change threshold and epoch of an application; with `retired`, revoke all references of older epochs, too.
+        """Change threshold, comparison and epoch of an application; with `retired`, revoke all older references, too.
 
         Raises:
             EnrolmentError: Unknown application, another setting differs, or epoch or revision are below the stored
@@ -582,7 +582,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             raise EnrolmentError(
                 f"application {known.name}: expected key epoch {known.epoch} or later, received {application.epoch}"
             )
-        changes = {name: getattr(application, name) for name in ("threshold", "epoch", "revision", "seal")}
+        changes = {name: getattr(application, name) for name in ("encoding", "threshold", "epoch", "revision", "seal")}
         changed = sa.update(APPLICATIONS).where(APPLICATIONS.c.name == application.name)
         connection.execute(changed.values(**changes, version=APPLICATIONS.c.version + 1))
 

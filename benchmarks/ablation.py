@@ -59,7 +59,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 ADDED = {
     "triplet": 1.0, "arc_triplet": 1.0, "weighted_margin": 1.0, "multi_similarity": 0.1,
     "quantization": 0.1, "balance": 0.1, "decorrelation": 0.1, "binarization": 0.1,
-    "distillation": 1.0, "logistic": 0.1, "linkability": 0.1, "classification": 0.01,
+    "distillation": 1.0, "logistic": 0.1, "operating_point": 0.1, "linkability": 0.1, "classification": 0.01,
 }  # fmt: skip
 """Weight with which a loss that is not committed is added."""
 

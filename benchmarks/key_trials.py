@@ -117,12 +117,12 @@ def code_curve(pairs: AllPairs, codes: PackedCodes) -> ErrorCurve:
 def float_trial(pairs: AllPairs, embeddings: NDArray[np.float32], draws: Draws) -> KeyTrials:
     """The unprotected embeddings, as `float_curve`, with intervals."""
     comparator = CosineComparator(precision=np.float64)
-    return _trials(pairs, comparator, [comparator.prepare(embeddings)], draws)
+    return trials(pairs, comparator, [comparator.prepare(embeddings)], draws)
 
 
 def code_trials(pairs: AllPairs, keyed_codes: Sequence[PackedCodes], draws: Draws) -> KeyTrials:
     """Codes of all images, once for each key."""
-    return _trials(pairs, SymbolComparator(keyed_codes[0].alphabet_size), keyed_codes, draws)
+    return trials(pairs, SymbolComparator(keyed_codes[0].alphabet_size), keyed_codes, draws)
 
 
 def system_trials(
@@ -130,7 +130,7 @@ def system_trials(
 ) -> KeyTrials:
     """A system as it compares, under each of `keys` test keys, the key common to all (`stolen_key`)."""
     keyed = (system.templates(embeddings, common_key(seed, number)) for number in range(keys))
-    return _trials(pairs, system.comparator, keyed, draws)
+    return trials(pairs, system.comparator, keyed, draws)
 
 
 def codes_under_keys(system: CodeSystem, embeddings: NDArray[np.float32], *, keys: int, seed: int) -> list[PackedCodes]:
@@ -147,7 +147,8 @@ def figures_of(curve: ErrorCurve) -> dict[str, float]:
     }
 
 
-def _trials(pairs: AllPairs, comparator: Comparator, keyed: Iterable[Any], draws: Draws) -> KeyTrials:
+def trials(pairs: AllPairs, comparator: Comparator, keyed: Iterable[Any], draws: Draws) -> KeyTrials:
+    """Prepared templates of all images, once for each key."""
     counts = list(group_draws(len(pairs.images), replicates=draws.replicates, seed=draws.seed, usable=pairs.usable))
     figures, drawn = [], []
     for templates in keyed:

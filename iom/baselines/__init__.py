@@ -22,7 +22,7 @@ BASELINES: dict[str, Callable[[int, CodeConfig, int], Protection]] = {
     "bloom": BloomFilter,
     "ifo": IndexingFirstOne,
     "sign": RandomProjectionSigns,
-    **{f"scalar_{bits}bit": scalar(bits) for bits in (2, 3, 4, 5)},
+    **{f"scalar_{bits}bit": scalar(bits) for bits in (1, 2, 3, 4, 5)},
     "orthonormal": framed("orthonormal"),
     "simplex": framed("simplex"),
     "cross_polytope": framed("cross_polytope"),

@@ -249,8 +249,8 @@ def make_hasher(
     from iom.config import Stage2Config, load_config
 
     length, _, alphabet = code.partition("x")
-    shape = {"code_length": length, "alphabet_size": alphabet, "learned_layer": "false", "whitening": "0.0"}
-    shape["comparison"] = comparison
+    shape = {"code_length": length, "alphabet_size": alphabet, "projection": "simplex", "comparison": comparison}
+    shape |= {"learned_layer": "false", "whitening": "0.0"}
     given = [*(f"hasher.{name}={value}" for name, value in shape.items()), f"calibration.fmr={fmr}"]
     if not (length.isdecimal() and alphabet.isdecimal()):
         raise ConfigError(f"--code: expected symbols and values of a symbol, such as 512x8, received {code!r}")

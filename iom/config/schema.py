@@ -5,7 +5,15 @@ The defaults are the recommended configuration: they equal `configs/*/base.yaml`
 
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from iom._registry import COMPARISONS
 from iom.config.base import Section, change_config, require
@@ -272,6 +280,8 @@ class HasherConfig(CodeConfig):
     """False leaves that layer at its start: the identity, or the whitening below."""
     whitening: Share = 0.2
     """Share of within-class whitening (WCCN) of the training embeddings in that layer's start."""
+    equalisation: Share = 0.0
+    """How far that start also evens out the directions by how far all embeddings spread: 0 not at all, 1 wholly."""
     hidden_layers: Annotated[int, Field(ge=0, le=3)] = 0
     """Residual PReLU layers behind the linear one; they start next to the identity."""
     hidden_size: Size = 0
@@ -300,6 +310,8 @@ class HasherConfig(CodeConfig):
     @model_validator(mode="after")
     def _check(self) -> "HasherConfig":
         require(self.whitening == 0 or self.learned_layer, "whitening", "0 without a learned layer", self.whitening)
+        expected = "0 without a learned layer"
+        require(self.equalisation == 0 or self.learned_layer, "equalisation", expected, self.equalisation)
         expected = f"at least 1 with key_kind '{self.key_kind}'"
         require(not KEY_KINDS[self.key_kind].chooses or self.keep > 0, "keep", expected, self.keep)
         product = self.projection == "product"
@@ -660,6 +672,16 @@ class LogisticConfig(CodeLossConfig):
     """Steepness around it."""
 
 
+class OperatingPointConfig(CodeLossConfig):
+    """Mated pairs below the threshold that the non-mated pairs of the batch set; reads asymmetric cosines or codes."""
+
+    name: Literal["operating_point"] = "operating_point"
+    softness: PositiveFloat = 0.05
+    """Of the maximum over non-mated pairs that is the threshold: small values look at the closest pairs alone."""
+    slope: PositiveFloat = 10.0
+    """Steepness of the loss around it."""
+
+
 class LinkabilityConfig(CodeLossConfig):
     """Linkability term of the Secure Triplet Loss (Pinto et al., IEEE TBIOM 2021).
 
@@ -694,6 +716,7 @@ AnyCodeLoss = Annotated[
     | BinarizationConfig
     | CodeDistillationConfig
     | LogisticConfig
+    | OperatingPointConfig
     | LinkabilityConfig
     | ClassificationConfig,
     Field(discriminator="name"),
@@ -722,6 +745,20 @@ def losses_from_flat(flat: dict[str, Any]) -> list[dict[str, Any]]:
     return losses
 
 
+SHORT_CODES: dict[str, Any] = {
+    "projection": "product",
+    "code_length": 64,
+    "alphabet_size": 16,
+    "comparison": "asymmetric",
+    "refinement_steps": 0,
+    "train_projection": True,
+    "train_learned_layer": True,
+    "whitening": 0.5,
+    "equalisation": 0.25,
+}
+"""Settings of the hasher of stage 2, where a configuration names no projection."""
+
+
 class Stage2Config(Section):
     """Everything `iom train-stage2` reads."""
 
@@ -729,12 +766,13 @@ class Stage2Config(Section):
     deterministic: bool = False
     data: FolderConfig = FolderConfig()
     embedder: EmbedderConfig = EmbedderConfig()
-    hasher: HasherConfig = HasherConfig()
-    losses: Many[AnyCodeLoss] = (CodeDistillationConfig(),)
+    hasher: HasherConfig = HasherConfig(**SHORT_CODES)
+    """A section that names no projection is the product frame of short codes, with the changes it names."""
+    losses: Many[AnyCodeLoss] = (OperatingPointConfig(), QuantizationConfig(form="reconstruction"))
     """Each with a name, a weight and settings of its own."""
-    batches: BatchConfig = BatchConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=3e-4, weight_decay=0.0, warmup_epochs=0.0)
-    epochs: NonNegativeInt = 0
+    batches: BatchConfig = BatchConfig(subjects=300, steps_per_epoch=40)
+    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=1e-4, weight_decay=0.0, warmup_epochs=0.0)
+    epochs: NonNegativeInt = 2
     """0 trains nothing by gradient: frame, whitening and refinement as they start."""
     checkpoint_steps: NonNegativeInt = 0
     """Also save the resumable state every so many steps; 0: at the end of each epoch only."""
@@ -750,6 +788,11 @@ class Stage2Config(Section):
     def modern(settings: Settings) -> Settings:
         losses = settings.get("losses")
         return {**settings, "losses": losses_from_flat(losses)} if isinstance(losses, dict) else settings
+
+    @field_validator("hasher", mode="before")
+    @classmethod
+    def _of_short_codes(cls, given: Any) -> Any:
+        return {**SHORT_CODES, **given} if isinstance(given, dict) and "projection" not in given else given
 
     @model_validator(mode="after")
     def _check(self) -> "Stage2Config":

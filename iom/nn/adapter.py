@@ -7,6 +7,9 @@ from iom._random import numpy_stream
 from iom.errors import DataError
 from iom.nn.frames import orthonormal_columns
 
+SHRINKAGE = 0.2
+"""Share of a multiple of the identity in the covariance whose axes are the discriminant directions."""
+
 
 def orthonormal_map(size: int, new_size: int, *, seed: int) -> NDArray[np.float32]:
     """Random matrix `(size, new_size)` with orthonormal columns, or orthonormal rows if it is wider than high."""
@@ -36,6 +39,27 @@ def within_class_whitening(
     blend = (1.0 - share) * np.eye(len(scatter)) + share * scatter / mean
     values, vectors = np.linalg.eigh(blend)
     matrix: NDArray[np.float32] = ((vectors / np.sqrt(values)) @ vectors.T).astype(np.float32)
+    return matrix
+
+
+def discriminant_whitening(
+    embeddings: NDArray[np.float32], labels: NDArray[np.int64], share: float, equalisation: float
+) -> NDArray[np.float32]:
+    """Matrix `(D, D)` of `within_class_whitening`, and behind it a partial whitening of all rows by direction.
+
+    The directions are those of a linear discriminant analysis: behind the within-class whitening, the axes of the
+    second moment of the rows, shrunk by `SHRINKAGE`. Each is divided by its root mean square to the power of
+    `equalisation`: 0 leaves the cosines of the within-class whitening, 1 gives all directions the same weight. Some
+    of it favours low false match rates: few directions in which many subjects are alike no longer make a score.
+    """
+    whitening = within_class_whitening(embeddings, labels, share).astype(np.float64)
+    moment = np.cov(embeddings.astype(np.float64), rowvar=False)
+    size = len(moment)
+    shrunk = SHRINKAGE * np.trace(moment) / size * np.eye(size) + (1.0 - SHRINKAGE) * moment
+    directions = np.linalg.eigh(whitening @ shrunk @ whitening)[1]
+    turned = whitening @ directions
+    spread = np.sqrt(np.mean(np.square(embeddings.astype(np.float64) @ turned), axis=0))
+    matrix: NDArray[np.float32] = ((turned / spread**equalisation) @ directions.T).astype(np.float32)
     return matrix
 
 

@@ -21,7 +21,7 @@ from iom.errors import ConfigError
 from iom.keys import KEY_KINDS
 from iom.models.embedder import Embedder, load_embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
-from iom.nn.adapter import independent_parts, leading_directions, within_class_whitening
+from iom.nn.adapter import discriminant_whitening, independent_parts, leading_directions, within_class_whitening
 from iom.nn.frames import CODEBOOK_ROWS, PRODUCT, fitted_codebook
 from iom.nn.hash_network import BOTTLENECK, LEARNED_LAYER, PROJECTION, build_hasher, shape_of
 from iom.nn.hash_numpy import check_sizes
@@ -133,6 +133,8 @@ def learned_start(config: Stage2Config, data: Stage2Data) -> NDArray[np.float32]
     hasher, rows, labels = config.hasher, data.train_embeddings, data.train.labels
     if KEY_KINDS[hasher.key_kind].renews and hasher.learned_layer and not hasher.bottleneck:
         return independent_parts(rows, labels, hasher.whitening, keep=hasher.keep)
+    if hasher.equalisation:
+        return discriminant_whitening(rows, labels, hasher.whitening, hasher.equalisation)
     if hasher.whitening == 0:
         return None
     return within_class_whitening(rows, labels, hasher.whitening)

@@ -252,11 +252,19 @@ def test_a_loss_of_the_list_is_set_by_its_name(tmp_path):
     assert [(loss.name, loss.weight) for loss in config.losses] == [("triplet", 2.0), ("balance", 0.1)]
     assert config.losses[0].margin == 0.2
     config = load_config(Stage2Config, overrides=["losses.logistic.slope=20"])  # beside the default
-    assert [loss.name for loss in config.losses] == ["distillation", "logistic"]
+    assert [loss.name for loss in config.losses] == ["operating_point", "quantization", "logistic"]
     with pytest.raises(ConfigError, match=r"--set losses.triplet: .*losses.triplet.weight=1"):
         load_config(Stage2Config, overrides=["losses.triplet=1"])
     with pytest.raises(ConfigError, match=r"--set: losses.triplet.margin: expected at least 0, received -1"):
         load_config(Stage2Config, path, overrides=["losses.triplet.margin=-1"])
+
+
+def test_a_hasher_that_names_its_projection_has_nothing_of_short_codes(tmp_path):
+    """Configurations of older versions, which name it, mean what they meant."""
+    assert Stage2Config(hasher={"code_length": 32}).hasher == Stage2Config().hasher.replace(code_length=32)
+    named = load_config(Stage2Config, write(tmp_path, "c.yaml", "hasher: {projection: simplex, code_length: 32}"))
+    assert named.hasher == HasherConfig(code_length=32)
+    assert (named.hasher.comparison, named.hasher.refinement_steps) == ("symbols", 10)
 
 
 def test_errors_in_python_name_the_setting_too():

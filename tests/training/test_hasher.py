@@ -8,11 +8,11 @@ from iom.config import CODE_LOSSES, Stage2Config, load_config
 from iom.errors import CheckpointError, ConfigError, DataError
 from iom.keys import TransformKey
 from iom.models.embedder import load_embedder
-from iom.models.face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher, load
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
 from iom.training import loop
-from iom.training.hasher import train_hasher
+from iom.training.hasher import load_stage2_data, train_hasher, untrained_hasher
 from tests.commands import command
 
 main = command("train-stage2")
@@ -226,3 +226,26 @@ def one_line(capsys):
     errors = [line for line in lines if line.startswith("error: ")]
     assert len(errors) == 1
     return errors[0]
+
+
+def test_short_codes_are_trained_for_the_asymmetric_comparison(place, root, tmp_path):
+    """The default configuration: codebook and layer move from their start, and the threshold is of that comparison."""
+    changes = [
+        "hasher.code_length=8",
+        "batches.images=2",
+        "batches.steps_per_epoch=3",
+        "epochs=1",
+        "checkpoint_steps=0",
+    ]
+    config = load_config(Stage2Config, root / "configs/stage2/base.yaml", overrides=[*overrides_of(place), *changes])
+    data = load_stage2_data(config)
+    hasher = train_hasher(config, tmp_path / "run", data=data, progress=False)
+    assert hasher.comparison == "asymmetric"
+    assert 0 < hasher.calibration.threshold < 20_000
+    start = untrained_hasher(config, data)
+    for name in ("projection", "learned_layer"):
+        before, after = (each.model.get_layer(name).get_weights()[0] for each in (start, hasher))
+        assert np.abs(after - before).max() > 1e-5
+    again, key = load(tmp_path / "run", opens_embedder=False), TransformKey(bytes(range(32)))
+    np.testing.assert_array_equal(again.hash(data.held_out_embeddings, key), hasher.hash(data.held_out_embeddings, key))
+    assert again.comparison == "asymmetric"

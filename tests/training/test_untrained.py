@@ -26,6 +26,7 @@ SIZE = 14 * 14
 SETTINGS = [
     "hasher.code_length=32",
     "hasher.alphabet_size=4",
+    "hasher.projection=simplex",
     "hasher.learned_layer=false",
     "hasher.whitening=0.0",
     "calibration.fmr=0.01",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from iom.errors import DataError
-from iom.nn.adapter import independent_parts, leading_directions, within_class_whitening
+from iom.nn.adapter import discriminant_whitening, independent_parts, leading_directions, within_class_whitening
 
 
 @pytest.fixture
@@ -38,6 +38,22 @@ def test_a_share_shrinks_the_noisiest_direction_less(noisy):
     for matrix in (some, more):
         assert matrix[0, 0] < matrix[1, 1] < matrix[5, 5]
     assert more[0, 0] / more[5, 5] < some[0, 0] / some[5, 5] < 1
+
+
+def test_without_equalisation_it_is_the_within_class_whitening(noisy):
+    np.testing.assert_allclose(discriminant_whitening(*noisy, 0.5, 0.0), within_class_whitening(*noisy, 0.5), atol=1e-5)
+
+
+def test_equalisation_evens_out_the_directions(noisy):
+    """All of it makes the second moment of the rows round along the axes of the discriminant analysis."""
+    rows, labels = noisy
+    spreads = []
+    for share in (0.0, 0.5, 1.0):
+        turned = rows @ discriminant_whitening(rows, labels, 0.5, share)
+        values = np.linalg.eigvalsh(turned.T @ turned)
+        spreads.append(values[-1] / values[0])
+    assert spreads[0] > 1.3 * spreads[1] > 1.3 * spreads[2]
+    assert spreads[2] < 1.2
 
 
 def test_subjects_with_one_image_say_nothing(noisy):

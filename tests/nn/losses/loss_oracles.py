@@ -31,7 +31,7 @@ def variants():
 
 
 VARIANTS = list(variants())
-COMPARED = ("triplet", "weighted_margin", "multi_similarity", "distillation", "logistic")
+COMPARED = ("triplet", "weighted_margin", "multi_similarity", "distillation", "logistic", "operating_point")
 """Losses that follow the comparison of the hasher."""
 
 
@@ -274,6 +274,16 @@ def logistic(loss, hasher, batch):
     accept = mean([miss(1, i, j) for i in batch.rows for j in batch.mates(i)])
     reject = mean([miss(-1, i, j) for i in batch.rows for j in batch.others(i)])
     return (accept + reject) / 2
+
+
+@oracle
+def operating_point(loss, hasher, batch):
+    others = [batch.likeness(i, j, hasher) for i in batch.rows for j in batch.others(i)]
+    if not others:
+        return 0.0
+    threshold = loss.softness * math.log(mean([math.exp(s / loss.softness) for s in others]))
+    mated = [batch.likeness(i, j, hasher) for i in batch.rows for j in batch.mates(i)]
+    return mean([math.log1p(math.exp(loss.slope * (threshold - s))) for s in mated])
 
 
 @oracle

@@ -48,7 +48,7 @@ PRODUCT_FRAMES = {
     "product without a bias": {"projection": "product", "code_length": 8, "half_norm_bias": False},
 }
 ALL_HASHERS = HASHERS | PRODUCT_FRAMES
-NEEDS_PAIRS = ("triplet", "arc_triplet", "weighted_margin", "multi_similarity", "linkability")
+NEEDS_PAIRS = ("triplet", "arc_triplet", "weighted_margin", "multi_similarity", "operating_point", "linkability")
 DEGENERATE = {
     "no mated pair": ([0, 1, 2, 3, 4, 5], False),
     "no non-mated pair": ([0] * 6, False),

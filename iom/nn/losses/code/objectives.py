@@ -21,6 +21,7 @@ from iom.nn.losses.code.pairs import (
     euclidean_code_distance,
     linkability_loss,
     multi_similarity_loss,
+    operating_point_loss,
     weighted_margin_loss,
 )
 from iom.nn.losses.code.similarity import collision_at, cosine_distillation, similarity_distillation
@@ -193,6 +194,7 @@ OBJECTIVES: dict[str, Callable[[Any, HasherConfig], Measure]] = {
     "binarization": _binarization,
     DISTILLATION: _distillation,
     "logistic": _logistic,
+    "operating_point": functools.partial(_of_code_cosines, operating_point_loss),
     "linkability": _linkability,
     "classification": _classification,
 }

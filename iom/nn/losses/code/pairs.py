@@ -256,6 +256,20 @@ def decision_logistic(similarities, labels, *, threshold, slope):
     return 0.5 * (masked_mean(ops.softplus(-margins), mated) + masked_mean(ops.softplus(margins), non_mated))
 
 
+def operating_point_loss(similarities, labels, *, softness, slope):
+    """Softplus of how far mated similarities `(B, B)` lie below a threshold, a mean over mated pairs.
+
+    The threshold is a soft maximum of the non-mated similarities, softness * log mean exp(s / softness): what a low
+    false match rate demands. Without pairs of one kind the loss is 0, with a zero gradient.
+    """
+    mated, non_mated = pair_masks(labels)
+    count = ops.maximum(ops.sum(ops.cast(non_mated, similarities.dtype)), 1.0)
+    weighed = ops.where(non_mated, similarities / softness, LOG_FLOOR)
+    threshold = softness * (ops.logsumexp(ops.reshape(weighed, (-1,))) - ops.log(count))
+    value = masked_mean(ops.softplus(slope * (threshold - similarities)), mated)
+    return value * ops.cast(ops.any(non_mated), similarities.dtype)
+
+
 def normal_divergence(mated, non_mated):
     """Kullback-Leibler divergence of mated from non-mated distances, both taken as normal: (mean, variance) each."""
     (mean, variance), (other_mean, other_variance) = mated, non_mated

@@ -1,0 +1,333 @@
+"""Short learned codes, compared asymmetrically, against the embedding and scalar quantisers of the same bytes.
+
+    python -m benchmarks.small_codes
+    python -m benchmarks.small_codes --embedder dlib_resnet.bundled --set cfp
+
+All pairs of LFW (every subject, at most 20 images), or of the frontal images of CFP, the keys stolen. For each of
+64, 32 and 16 bytes a hasher is trained as `--config` says on Families in the Wild; `drawn` is the same frame
+without anything learned from faces, `start` is what the training by gradient starts from, `float behind the layer`
+the cosine of unquantised rows. Scalar quantisers are
+compared as templates and, `asymmetric`, with the rotated float embedding as the probe. Hashers lie in --output and
+are used again. With `--protection` the 32-byte code is also linked across keys and attacked with its key.
+
+Ends with one line of JSON; rates are fractions, means over the keys, intervals are 95 % over subjects and keys.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.command_line import add_data_option, new_parser, run
+from benchmarks.lfw_all_pairs import AT_MOST, first_images
+from iom.errors import DataError
+
+if TYPE_CHECKING:
+    from benchmarks.key_trials import Draws, KeyTrials
+    from iom.baselines.scalar import ScalarQuantiser
+    from iom.config import Stage2Config
+    from iom.keys import TransformKey
+    from iom.metrics.all_pairs import AllPairs
+    from iom.models.face_hasher import FaceHasher, KerasFaceHasher
+    from iom.training.hasher import Stage2Data
+
+SHAPES = {64: (128, 16), 32: (64, 16), 16: (32, 16)}
+"""Bytes of a code to its positions and symbols."""
+SCALARS = {64: "scalar_4bit", 32: "scalar_2bit", 16: "scalar_1bit"}
+"""Of an embedding of 128 dimensions."""
+SETS = ("lfw", "cfp")
+STORED = "mobilefacenet_y1.ms1m"
+FMR = 1e-3
+LINKERS = ("keyless_linker",)
+ATTACKS = ("closed_form", "prior_regressor", "cross_entropy_descent")
+RATES = ("eer", "fnmr_1e3", "fnmr_1e4")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m benchmarks.small_codes`."""
+    parser = new_parser("python -m benchmarks.small_codes", str(__doc__))
+    parser.add_argument("--embedder", default=STORED, help="manifest name or file; default: %(default)s")
+    parser.add_argument("--set", dest="test_set", choices=SETS, default="lfw", help="default: %(default)s")
+    parser.add_argument("--config", default="configs/stage2/mobilefacenet_y1_64x16.yaml", help="default: %(default)s")
+    parser.add_argument("--bytes", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--keys", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--images", type=int, default=AT_MOST, help="of a subject, at most")
+    parser.add_argument("--replicates", type=int, default=100, help="draws of the bootstrap; 0: no intervals")
+    parser.add_argument("--seed", type=int, default=1, help="of keys and draws; default: 1")
+    parser.add_argument("--output", type=Path, default=Path("runs/small_codes"), help="default: %(default)s")
+    parser.add_argument("--protection", action=argparse.BooleanOptionalAction, default=True, help="of 32 bytes")
+    parser.add_argument("--victims", type=int, default=50, help="of the attacks; default: %(default)s")
+    add_data_option(parser)
+    return run(_measure, parser, argv)
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from benchmarks.key_trials import Draws, float_trial
+    from iom.metrics.all_pairs import AllPairs
+
+    data = _training_data(arguments)
+    hashers = {size: _hashers(size, data, arguments) for size in arguments.bytes}
+    embeddings, labels = _faces(arguments)
+    pairs, draws = AllPairs(labels), Draws(arguments.replicates, arguments.seed)
+    figures: dict[str, Any] = {"embedder": arguments.embedder, "set": arguments.test_set, "keys": arguments.keys}
+    trials = float_trial(pairs, embeddings, dataclasses.replace(draws, replicates=0))
+    _show("float", trials)
+    figures |= {f"float_{rate}": trials.mean(rate) for rate in RATES}
+    for size in arguments.bytes:
+        figures |= _rows(size, hashers[size], pairs, embeddings, arguments, draws)
+    if arguments.protection and 32 in arguments.bytes:
+        figures |= _protection(hashers[32]["learned"], pairs, embeddings, labels, data, arguments)
+    print(json.dumps(figures))
+    return 0
+
+
+def _rows(
+    size: int,
+    hashers: "dict[str, FaceHasher]",
+    pairs: "AllPairs",
+    embeddings: NDArray[np.float32],
+    arguments: argparse.Namespace,
+    draws: "Draws",
+) -> dict[str, Any]:
+    """Figures of all systems of so many bytes."""
+    from benchmarks.key_trials import Draws, float_trial
+
+    figures: dict[str, Any] = {}
+    measured = {}
+    for name, hasher in hashers.items():
+        measured[name] = _trials(pairs, hasher, embeddings, arguments, draws)
+        _show(f"{size} B {name}", measured[name])
+        prefix = "" if name == "learned" else f"{name}_"
+        figures |= {f"{prefix}{rate.removesuffix('_1e4')}_{size}": measured[name].mean(rate) for rate in RATES}
+    behind = float_trial(pairs, hashers["learned"].rows(embeddings, _keys(arguments)[0]), Draws(replicates=0))
+    _show(f"float behind the layer of {size} B", behind)
+    figures |= {f"float_behind_layer_{rate.removesuffix('_1e4')}_{size}": behind.mean(rate) for rate in RATES}
+    if draws.replicates:
+        for other in ("drawn", "start"):
+            for rate, suffix in (("fnmr_1e4", ""), ("eer", "_eer")):
+                interval = measured["learned"].difference(measured[other], rate)
+                known_as = "untrained" if other == "drawn" else other
+                figures[f"learned_minus_{known_as}{suffix}_{size}"] = [interval.low, interval.high]
+        interval = measured["learned"].interval("fnmr_1e4")
+        figures[f"fnmr_{size}_interval"] = [interval.low, interval.high]
+    for name, trials in _scalar_trials(SCALARS[size], pairs, embeddings, arguments):
+        _show(f"{size} B {name}", trials)
+        suffix = "_asymmetric" if name.endswith("asymmetric") else ""
+        for rate in RATES:
+            figures[f"scalar{suffix}_{rate.removesuffix('_1e4')}_{size}"] = trials.mean(rate)
+    return figures
+
+
+def _training_data(arguments: argparse.Namespace) -> "Stage2Data":
+    """Families in the Wild, embedded: stored embeddings for the embedder they are of."""
+    from benchmarks.stored_embeddings import embeddings_of
+    from iom.data.folders import hold_out, scan_folder
+    from iom.models.embedder import open_embedder
+    from iom.training.calibration import ValidationPairs
+    from iom.training.hasher import Stage2Data
+
+    config = _config(32, arguments)
+    train, held_out = hold_out(scan_folder(config.data), config.data)
+    pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
+    embedder = open_embedder(config.embedder)
+    root, stored = Path(config.data.root), "" if arguments.embedder == STORED else arguments.embedder
+    rows, held_out_rows = (
+        embeddings_of([Path(file) for file in files], root, arguments.data, stored)
+        for files in (train.files, pairs.files)
+    )
+    source = (config.data, config.embedder, config.seed)
+    return Stage2Data(source, embedder, train, held_out, pairs, rows, held_out_rows)
+
+
+def _config(size: int, arguments: argparse.Namespace) -> "Stage2Config":
+    from iom.config import Stage2Config, load_config
+
+    length, alphabet = SHAPES[size]
+    root = arguments.data / "fiw_112x112"
+    changes = {
+        "hasher.code_length": length,
+        "hasher.alphabet_size": alphabet,
+        "embedder.weights": arguments.embedder,
+        "data.root": str(root),
+        "data.include": str(arguments.data / "lists/fiw_clean.txt"),
+        "data.same_subject": str(arguments.data / "lists/fiw_probable_duplicates.tsv"),
+    }
+    overrides = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
+    return load_config(Stage2Config, Path(arguments.config), overrides=overrides)
+
+
+def _hashers(size: int, data: "Stage2Data", arguments: argparse.Namespace) -> "dict[str, FaceHasher]":
+    """The trained hasher, the start of its training, and the same frame with nothing learned."""
+    from iom.training.hasher import untrained_hasher
+
+    config = _config(size, arguments)
+    plain = config.hasher.replace(whitening=0.0, equalisation=0.0, learned_layer=False, train_learned_layer=False)
+    return {
+        "learned": _learned(config, data, arguments.output / f"{arguments.embedder}_{size}"),
+        "start": untrained_hasher(config, data),
+        "drawn": _drawn(config.replace(hasher=plain), data),
+    }
+
+
+def _learned(config: "Stage2Config", data: "Stage2Data", folder: Path) -> "KerasFaceHasher":
+    from iom.config import Stage2Config, load_config
+    from iom.models.face_hasher import KerasFaceHasher
+    from iom.pretrained import HASHER_FILE
+    from iom.training.hasher import train_hasher
+
+    if (folder / HASHER_FILE).is_file():
+        made_with = load_config(Stage2Config, folder / "config.yaml", saved=True)
+        if made_with != config:
+            raise DataError(f"{folder}: trained with another configuration; remove it, or name another --output")
+        return KerasFaceHasher.load(folder)
+    return train_hasher(config, folder, data=data, progress=False, report=lambda line: print(line, flush=True))
+
+
+def _drawn(config: "Stage2Config", data: "Stage2Data") -> "KerasFaceHasher":
+    """The frame as `iom init` draws it: from random directions, not from faces."""
+    from iom.models.face_hasher import KerasFaceHasher
+    from iom.nn.hash_network import build_hasher
+
+    network = build_hasher(data.embedder.embedding_size, config.hasher, seed=config.seed)
+    return KerasFaceHasher(network, embedder_name=data.embedder.name, embedder_fingerprint=data.embedder.fingerprint)
+
+
+def _faces(arguments: argparse.Namespace) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Embeddings and subjects of the test set."""
+    from benchmarks.stored_embeddings import embeddings_of
+    from iom.config import FolderConfig
+    from iom.data.folders import scan_folder
+
+    root = arguments.data / f"{arguments.test_set}_112x112"
+    folder = scan_folder(FolderConfig(root=str(root), min_images=1))
+    rows = first_images(folder, arguments.images)
+    if arguments.test_set == "cfp":
+        rows = np.array([row for row in rows if Path(folder.files[row]).name.startswith("frontal_")])
+    stored = "" if (arguments.embedder, arguments.test_set) == (STORED, "lfw") else arguments.embedder
+    return embeddings_of([Path(folder.files[row]) for row in rows], root, arguments.data, stored), folder.labels[rows]
+
+
+def _trials(
+    pairs: "AllPairs",
+    hasher: "FaceHasher",
+    embeddings: NDArray[np.float32],
+    arguments: argparse.Namespace,
+    draws: "Draws",
+) -> "KeyTrials":
+    from benchmarks.key_trials import trials
+
+    comparator = hasher.comparator_of("asymmetric")
+    keyed = (comparator.prepare(hasher.templates(embeddings, key, "asymmetric")) for key in _keys(arguments))
+    return trials(pairs, comparator, keyed, draws)
+
+
+def _keys(arguments: argparse.Namespace) -> "list[TransformKey]":
+    from iom.evaluation.scores import common_key
+
+    return [common_key(arguments.seed, number) for number in range(arguments.keys)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TwoSided:
+    """Unit rows of two kinds for the same images: what is stored, and the probes."""
+
+    stored: NDArray[np.float32]
+    probes: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, rows: Any) -> "TwoSided":
+        return TwoSided(self.stored[rows], self.probes[rows])
+
+
+class TwoSidedCosine:
+    """`1 - cosine` of a stored row and a probe."""
+
+    unit = "1 - cosine"
+
+    def prepare(self, templates: TwoSided) -> TwoSided:
+        """Both sides at unit length."""
+        sides = (np.asarray(side, np.float64) for side in (templates.stored, templates.probes))
+        return TwoSided(*((side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float32) for side in sides))
+
+    def paired(self, a: TwoSided, b: TwoSided) -> NDArray[np.float32]:
+        """Row i against row i."""
+        return np.asarray(1 - np.einsum("nd,nd->n", a.stored, b.probes))
+
+    def all_pairs(self, a: TwoSided, b: TwoSided) -> NDArray[np.float32]:
+        """Every stored row against every probe."""
+        return np.asarray(1 - a.stored @ b.probes.T)
+
+    def max_distance(self, prepared: TwoSided) -> None:
+        """Distances are real."""
+
+
+def _scalar_trials(
+    name: str, pairs: "AllPairs", embeddings: NDArray[np.float32], arguments: argparse.Namespace
+) -> "Iterator[tuple[str, KeyTrials]]":
+    """The scalar quantiser as a template system, and with float probes."""
+    from benchmarks.key_trials import Draws, trials
+    from iom.baselines import BASELINES
+    from iom.config import CodeConfig
+
+    quantiser: ScalarQuantiser = BASELINES[name](embeddings.shape[1], CodeConfig(), arguments.seed)
+    keys, draws = _keys(arguments), Draws(replicates=0)
+    both = quantiser.comparator
+    yield name, trials(pairs, both, (both.prepare(quantiser.hash(embeddings, key)) for key in keys), draws)
+    asymmetric = TwoSidedCosine()
+    sides = (TwoSided(quantiser.hash(embeddings, key), embeddings @ quantiser.rotation(key).T) for key in keys)
+    yield f"{name}, asymmetric", trials(pairs, asymmetric, map(asymmetric.prepare, sides), draws)
+
+
+def _protection(
+    hasher: "FaceHasher",
+    pairs: "AllPairs",
+    embeddings: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    data: "Stage2Data",
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    """Linkability across keys, and attacks with the key, of a code compared asymmetrically."""
+    from benchmarks.attack_setting import draw_victims
+    from iom.attacks.targets import attacked_hasher
+    from iom.evaluation.attacks import AttackKeys, attack_rows, measuring_keys
+    from iom.metrics.protection import linkability_floor, system_linkability
+
+    comparator = hasher.comparator_of("asymmetric")
+    keyed = [comparator.prepare(hasher.templates(embeddings, key, "asymmetric")) for key in _keys(arguments)[:3]]
+    counts = np.sum([pairs.count_across_keys(comparator, *two) for two in itertools.pairwise(keyed)], axis=0)
+    figures: dict[str, Any] = {"d_sys": system_linkability(*counts), "d_sys_floor": linkability_floor(*counts)}
+    threshold = float(np.mean([pairs.curve(comparator, each).threshold_at_fmr(FMR) for each in keyed]))
+    victims = draw_victims(
+        embeddings, labels, population=data.train_embeddings, population_labels=data.train.labels,
+        subjects=arguments.victims, samples=4, seed=arguments.seed,
+    )  # fmt: skip
+    keys = AttackKeys(measuring_keys(arguments.seed, "old", 2), measuring_keys(arguments.seed, "fresh", 40))
+    for row in attack_rows(
+        attacked_hasher("learned", hasher), threshold, [*LINKERS, *ATTACKS], victims, keys, seed=arguments.seed
+    ):
+        print(f"{row.attack}: {row.model_dump(exclude_none=True, include=set(_PROTECTION_FIGURES))}", flush=True)
+        if row.attack in LINKERS:
+            figures["linker_auc"] = row.linking_auc
+        else:
+            figures[f"{row.attack}_cosine"], figures[f"{row.attack}_prar"] = row.cosine, row.prar
+    return figures
+
+
+_PROTECTION_FIGURES = ("cosine", "sar", "prar", "prar_other", "linking_auc", "linking_auc_same", "linking_eer")
+
+
+def _show(name: str, trials: "KeyTrials") -> None:
+    cells = "  ".join(f"{rate} {100 * trials.mean(rate):.3f} ± {100 * trials.std(rate):.3f}" for rate in RATES)
+    print(f"{name:30s} {cells} %", flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -7,7 +7,8 @@ A gallery of drawn codes (512x8, one key an epoch, masks) is made in a temporary
 the shards hold their parts; both get the same probes, and every answer is compared: subjects, records, distances and
 their order, ties included. Half of the probes are of subjects that another process has enrolled, revoked or renewed a
 moment ago; it writes all the time, so that an answer is compared where no write fell between the two searches, and is
-asked for again otherwise, the second time while the other process is stopped. Meanwhile workers are killed with SIGKILL, one after the other, at random moments.
+asked for again otherwise, then while the other process is stopped. Meanwhile workers are killed with SIGKILL, one after
+the other, at random moments.
 
 The last line is JSON: `templates`, `searches` (compared answers), `wrong` (another answer than that of one process, or
 a stable subject that was not found in a search beside a write), `lost` (a search that raised an error), `kills`,

@@ -1,12 +1,16 @@
 """Searching a million 512x8 codes against faiss, and a gallery of as many templates.
 
-    python -m benchmarks.matching [--templates 1000000] [--rounds 7] [--faiss PYTHON]
+    python -m benchmarks.matching [--templates 1000000] [--rounds 7] [--faiss PYTHON] [--data DIR]
 
 The same codes lie in bit planes here (192 bytes) and as simplex words in faiss' IndexBinaryFlat
 (448 bytes, Hamming distance 4 d): the same distances, which is checked. Rounds alternate between
 the two, so that the ratios of medians mean something on a machine that others use, too. With one
 query memory sets the pace: `share_of_stream` is the bandwidth at which the planes are read, over
 the fastest way found to sum the same array, both with one thread.
+
+Searches by asymmetric distance are compared with the indexes of faiss on the same rows, recall beside
+speed; `benchmarks/asymmetric_matching.py` says what the figures are. Without prepared data the rows have
+a made-up covariance.
 
 The gallery is SQLite with a key file, in a temporary folder; hashing is left out (codes are drawn),
 everything else is in it: record numbers, seals, audit log, fsync. A new process opens it, with the
@@ -29,7 +33,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.asymmetric_matching import asymmetric_figures
+from benchmarks.command_line import add_data_option, new_parser, run
 from benchmarks.gallery_speed import gallery_figures
 from iom.errors import ConfigError
 
@@ -94,7 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--faiss", default="", metavar="PYTHON", help="a Python that has faiss")
     parser.add_argument("--cache", type=Path, default=cache, metavar="DIR")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="a place on a disk")
-    parser.add_argument("--no-gallery", action="store_true", help="the kernel alone")
+    parser.add_argument("--no-symbols", action="store_true", help="leave out the search by symbols")
+    parser.add_argument("--no-asymmetric", action="store_true", help="leave out the search by asymmetric distance")
+    parser.add_argument("--no-gallery", action="store_true", help="leave out the gallery")
+    parser.add_argument("--synthetic", action="store_true", help="a made-up covariance, without prepared data")
+    add_data_option(parser)
     return run(_measure, parser, argv)
 
 
@@ -104,7 +113,13 @@ def _measure(arguments: argparse.Namespace) -> int:
     python = Path(arguments.faiss) if arguments.faiss else _environment(arguments.cache)
     figures = {}
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as name:
-        figures |= _kernel_figures(arguments, python, Path(name))
+        if not arguments.no_symbols:
+            figures |= _kernel_figures(arguments, python, Path(name))
+        if not arguments.no_asymmetric:
+            data = None if arguments.synthetic else arguments.data
+            figures |= asymmetric_figures(
+                arguments.templates, arguments.rounds, python, Path(name), data, _stream_seconds()
+            )
         if not arguments.no_gallery:
             figures |= gallery_figures(Path(name), arguments.templates)
     print(json.dumps({key: float(f"{value:.4g}") for key, value in figures.items()}))
@@ -219,6 +234,21 @@ def _stream_kernels() -> dict[str, Callable[[np.ndarray], object]]:
         "stream, numba": lambda planes: compiled(planes.reshape(-1)),
         "stream, NumPy": lambda planes: np.bitwise_xor.reduce(planes.reshape(-1)),
     }
+
+
+def _stream_seconds() -> Callable[[np.ndarray], float]:
+    """A function that gives the time of the fastest way to read an array once."""
+    ways = _stream_kernels().values()
+
+    def seconds(words: np.ndarray) -> float:
+        taken = []
+        for way in ways:
+            start = time.perf_counter()
+            way(words)
+            taken.append(time.perf_counter() - start)
+        return min(taken)
+
+    return seconds
 
 
 def _compare(found, distances: np.ndarray, rows: np.ndarray, exact: np.ndarray) -> None:  # type: ignore[no-untyped-def]

@@ -6,6 +6,7 @@ bounds the exact one; the few codes that may be among the nearest are compared e
 `iom.codes.asymmetric`, to the last unit.
 """
 
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from iom.codes._kernels import kernels
 from iom.codes._kernels.portable import NIBBLE, SCAN_ROWS
-from iom.codes.asymmetric import MAX_DISTANCE, CodeVectors, row_lengths
+from iom.codes.asymmetric import MAX_DISTANCE, UNIT, CodeVectors, row_lengths
 from iom.codes.distances import Neighbours, merged, split
 from iom.codes.packing import PackedCodes, plane_count, unpack
 from iom.errors import CodeError
@@ -23,8 +24,22 @@ _VOID = 1e300
 _SORTED = 1024
 """Neighbours up to which a scan keeps them in order; of more, all distances are sorted."""
 _EXACT: NDArray[np.int32] = np.zeros(0, np.int32)
+_COLUMNS = 64
+_SAMPLE_BLOCKS = 32
 _ROOM = 1 << 12
 _ROWS_AT_A_TIME = 4096
+
+
+class Cut(NamedTuple):
+    """First stage of a search in two: only codes that score well in their first bytes are compared exactly.
+
+    Attributes:
+        code_bytes: First bytes of a code that are looked at, a multiple of 4.
+        share: Share of the codes that is left, about.
+    """
+
+    code_bytes: int
+    share: float
 
 
 class InterleavedCodes:
@@ -40,7 +55,8 @@ class InterleavedCodes:
 
     def __init__(self, vectors: CodeVectors, *, capacity: int = 0) -> None:
         self.vectors = vectors
-        self._layout = _Layout.of(vectors.code_length, vectors.alphabet_size)
+        self._shape = (vectors.code_length, vectors.alphabet_size)
+        self._layout = _Layout.of(*self._shape)
         self._size = 0
         blocks = -(-capacity // SCAN_ROWS)
         self._words: NDArray[np.uint32] = np.empty((blocks, self._layout.words, SCAN_ROWS), np.uint32)
@@ -57,17 +73,16 @@ class InterleavedCodes:
 
     def append(self, codes: PackedCodes) -> None:
         """Add codes behind the last row."""
-        expected = (self.vectors.code_length, self.vectors.alphabet_size)
-        if (codes.code_length, codes.alphabet_size) != expected:
+        if (codes.code_length, codes.alphabet_size) != self._shape:
             raise CodeError(
-                f"asymmetric distance: expected codes {expected[0]}x{expected[1]}, received "
+                f"asymmetric distance: expected codes {self._shape[0]}x{self._shape[1]}, received "
                 f"{codes.code_length}x{codes.alphabet_size}"
             )
         self._make_room(len(codes))
-        for start in range(0, len(codes), _ROWS_AT_A_TIME):
-            symbols = unpack(codes[start : start + _ROWS_AT_A_TIME])
-            self._put(self._size, self._layout.words_of(symbols), self.vectors.lengths(symbols))
-            self._size += len(symbols)
+        parts = [codes[start : start + _ROWS_AT_A_TIME] for start in range(0, len(codes), _ROWS_AT_A_TIME)]
+        words = np.concatenate([self._layout.words_of(unpack(part)) for part in parts or [codes]])
+        self._put(self._size, words, self._code_lengths(words))
+        self._size += len(codes)
 
     def clear(self, row: int) -> None:
         """Overwrite a row; it stays, at the distance of a right angle."""
@@ -87,12 +102,14 @@ class InterleavedCodes:
         self._lengths[len(rows) : blocks * SCAN_ROWS] = _VOID
         self._find_edges(0, before)
 
-    def nearest(self, rows: ArrayLike, k: int, *, threads: int = 0) -> Neighbours:
+    def nearest(self, rows: ArrayLike, k: int, *, cut: Cut | None = None, threads: int = 0) -> Neighbours:
         """The `k` nearest codes of each keyed row and their distances, `(B, k)`, nearest first; ties go to low rows.
 
         Args:
             rows: Keyed rows of the probes, `(B, K)` int32 (`iom.codes.asymmetric.keyed_rows`).
             k: At most the number of codes.
+            cut: A first stage, which may miss some of them; `None` finds all. Codes whose symbols take more than half
+                a byte, and kernels without byte shuffles, have none.
             threads: 0 takes the cores of this process.
 
         Raises:
@@ -108,31 +125,39 @@ class InterleavedCodes:
         work = self._work * max(len(probes), 1)
         kernel = kernels(work).scan_kernel(self._layout.bits, queries=len(probes))
         blocks: list[tuple[int, Neighbours]] = []
+        arrays, unset = self._arrays(probes, cut), MAX_DISTANCE + 1
 
         def search(start: int, stop: int) -> None:
-            found = Neighbours(
-                np.full((len(probes), k), -1, np.int64), np.full((len(probes), k), MAX_DISTANCE + 1, np.int32)
-            )
-            kernel(*self._arrays(probes), _EXACT, found.distances, found.rows, start, stop, len(self))
+            found = Neighbours(np.full((len(probes), k), -1, np.int64), np.full((len(probes), k), unset, np.int32))
+            kernel(*arrays, found.distances, found.rows, start, stop, len(self))
             blocks.append((start, found))
 
         split(search, self._blocks, work, threads)
-        return merged(blocks, k)
+        best = merged(blocks, k)
+        missing = np.flatnonzero(best.distances[:, -1] == unset)
+        if len(missing):  # a cut left too few
+            exact = self.nearest(rows[missing], k, threads=threads)
+            best.rows[missing], best.distances[missing] = exact
+        return best
 
-    def within(self, row: ArrayLike, threshold: float, *, threads: int = 0) -> Neighbours:
-        """Every code at a distance of at most `threshold` from one keyed row `(1, K)`, in the order of `nearest`."""
+    def within(self, row: ArrayLike, threshold: float, *, cut: Cut | None = None, threads: int = 0) -> Neighbours:
+        """Every code at a distance of at most `threshold` from one keyed row `(1, K)`, in the order of `nearest`.
+
+        With a `cut`, some may be missed.
+        """
         probe = self._probes(row)
         if len(probe) != 1:
             raise CodeError(f"within: expected one row, received {len(probe)}")
         below = int(np.floor(np.clip(threshold, -1.0, MAX_DISTANCE))) + 1
         kernel = kernels(self._work).scan_within_kernel(self._layout.bits)
         blocks: list[tuple[int, Neighbours]] = []
+        arrays = self._arrays(probe, cut)
 
         def search(start: int, stop: int) -> None:
             room = _ROOM
             while True:
                 found = Neighbours(np.empty((1, room), np.int64), np.empty((1, room), np.int32))
-                count = kernel(*self._arrays(probe), _EXACT, below, found.distances, found.rows, start, stop, len(self))
+                count = kernel(*arrays, below, found.distances, found.rows, start, stop, len(self))
                 if count <= room:
                     break
                 room = count
@@ -148,7 +173,7 @@ class InterleavedCodes:
         work = self._work * max(len(probes), 1)
         kernel = kernels(work).scan_table_kernel(self._layout.bits)
         out = np.zeros((len(probes.scales), len(self)), np.int32)
-        words, lengths, *_ = self._arrays(probes)
+        words, lengths, *_ = self._arrays(probes, None)
 
         def compare(start: int, stop: int) -> None:
             kernel(words, lengths, probes.sums, probes.scales, out, start, stop, len(self))
@@ -169,12 +194,54 @@ class InterleavedCodes:
     def _work(self) -> int:
         return self._size * self._layout.words // 2
 
-    def _arrays(self, probes: "_Probes") -> tuple[NDArray[Any], ...]:
-        rows = slice(self._blocks * SCAN_ROWS)
-        return (
-            self._words[: self._blocks], self._lengths[rows], self._edges[: self._blocks],
-            probes.tables, probes.sums, probes.scales,
-        )  # fmt: skip
+    def _arrays(self, probes: "_Probes", cut: Cut | None) -> tuple[NDArray[Any], ...]:
+        """Arguments of a kernel that say which codes are compared with which probes."""
+        words, lengths = self._words[: self._blocks], self._lengths[: self._blocks * SCAN_ROWS]
+        stored = (words, lengths, self._edges[: self._blocks])
+        if cut is None or self._layout.bits != NIBBLE or not len(self):
+            return (*stored, *probes, _EXACT)
+        size = cut.code_bytes // 4
+        if cut.code_bytes % 4 or not (1 <= size <= self._layout.words and 0 < cut.share < 1):
+            raise CodeError(
+                f"cut: expected 4 to {4 * self._layout.words} bytes, a multiple of 4, and a share between 0 and 1, "
+                f"received {cut.code_bytes} and {cut.share}"
+            )
+        limits = self._limits(probes, size, cut.share)
+        return (*stored, probes.tables[:, :size].copy(), probes.sums, probes.scales, limits)
+
+    def _limits(self, probes: "_Probes", size: int, share: float) -> NDArray[np.int32]:
+        """Sums of entries of the first `size` words that about a `share` of the codes reach, by those of a sample."""
+        chosen = np.unique(np.linspace(0, self._blocks - 1, _SAMPLE_BLOCKS).astype(int))
+        rows = (chosen[:, None] * SCAN_ROWS + np.arange(SCAN_ROWS)).reshape(-1)
+        lengths, sums = self._lengths[rows], np.ascontiguousarray(probes.sums[:, : 8 * size])
+        distances = np.zeros((len(probes), len(rows)), np.int32)
+        kernel = kernels(self._work).scan_table_kernel(NIBBLE)
+        words = np.ascontiguousarray(self._words[chosen, :size])
+        kernel(words, lengths, sums, probes.scales, distances, 0, len(chosen), len(rows))
+        known = lengths < _VOID
+        if not known.any():
+            return np.zeros(len(probes), np.int32)
+        cosines = 1 - distances[:, known] / UNIT
+        least = cosines.mean(axis=1) + NormalDist().inv_cdf(1 - share) * cosines.std(axis=1)
+        steps, _, row_length = probes.scales.T
+        lowest = sums.min(axis=2).sum(axis=1, dtype=np.int64)
+        limits: NDArray[np.float64] = (least * row_length * lengths[known].mean() - lowest) / steps
+        return limits.clip(0, 2**31 - 1).astype(np.int32)
+
+    def _code_lengths(self, words: NDArray[np.uint32]) -> NDArray[np.float64]:
+        """|V(c)| of codes `(N, words)`."""
+        size, work = self.vectors.row_size, words.size * _COLUMNS
+        kernel = kernels(work).length_kernel(self._layout.bits)
+        squares = np.zeros(len(words), np.int64)
+        for start in range(0, size if len(words) else 0, _COLUMNS):
+            vectors = self.vectors.kernel[start : start + _COLUMNS].reshape(-1, *self._shape)
+            table = np.ascontiguousarray(self._layout.sums(vectors).transpose(1, 2, 0))
+
+            def add(first: int, stop: int, table: NDArray[np.int32] = table) -> None:
+                kernel(words[first:stop], table, squares[first:stop])
+
+            split(add, len(words), work, 0)
+        return np.sqrt(squares.astype(np.float64))
 
     def _make_room(self, count: int) -> None:
         needed = -(-(self._size + count) // SCAN_ROWS)
@@ -257,9 +324,8 @@ class _Layout(NamedTuple):
             octets |= padded[:, place::per_byte] << np.uint8(group * self.bits + position * self.symbol_bits)
         return octets.view("<u4").astype(np.uint32, copy=False)
 
-    def probes(self, vectors: CodeVectors, rows: NDArray[np.int32]) -> _Probes:
-        """Tables of keyed rows `(B, K)`."""
-        responses = vectors.responses(rows)
+    def sums(self, responses: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Sums of responses `(B, M, Q)` by the value of a group, `(B, groups, values)`."""
         count, code_length, alphabet_size = responses.shape
         groups = self.words * 32 // self.bits
         known = np.zeros((count, groups * self.per_group, 1 << self.symbol_bits), np.int32)
@@ -269,12 +335,16 @@ class _Layout(NamedTuple):
         sums: NDArray[np.int32] = grouped[:, :, 0]
         for place in range(1, self.per_group):
             sums = (grouped[:, :, place, :, None] + sums[:, :, None, :]).reshape(count, groups, -1)
+        return np.tile(sums, (1, 1, (1 << self.bits) // sums.shape[2]))  # bits that are not used change nothing
+
+    def probes(self, vectors: CodeVectors, rows: NDArray[np.int32]) -> _Probes:
+        """Tables of keyed rows `(B, K)`."""
+        sums = self.sums(vectors.responses(rows))
+        count = len(rows)
         lengths = row_lengths(rows)
         if self.bits != NIBBLE:
             scales = np.stack([np.ones(count), np.zeros(count), lengths], axis=1)
-            return _Probes(np.zeros((count, 0, 128), np.uint8), np.ascontiguousarray(sums), scales)
-        if sums.shape[2] < 16:  # three bits of a half byte
-            sums = np.concatenate([sums, sums], axis=2)
+            return _Probes(np.zeros((count, 0, 128), np.uint8), sums, scales)
         by_word = np.ascontiguousarray(sums.reshape(count, self.words, 4, 2, 16).swapaxes(2, 3))  # word, half, byte
         lowest = by_word.min(axis=4, keepdims=True)
         above = by_word - lowest

@@ -26,6 +26,7 @@ X86 = llvm.get_default_triple().startswith(("x86_64", "amd64"))
 
 
 NAMES = ("paired", "one query", "nearest to one", "all pairs", "nearest to many")
+SCANS = ("scan for one", "scan for many")
 ASSEMBLY = """
 import json
 from iom.codes._kernels import compiled as kernels
@@ -36,6 +37,8 @@ made = [
     kernels.nearest_kernel(3, 8, **one),
     kernels.table_kernel(3, 8, **many),
     kernels.nearest_kernel(3, 8, **many),
+    kernels.scan_kernel(4, queries=1),
+    kernels.scan_kernel(4, queries=64),
 ]
 print(json.dumps(["".join(kernel.inspect_asm().values()) for kernel in made]))
 """
@@ -57,7 +60,7 @@ def assembly(tmp_path_factory):
     """Machine code by name, of kernels of 512x8 codes; of a stored kernel numba shows none."""
     done = run(ASSEMBLY, NUMBA_CACHE_DIR=str(tmp_path_factory.mktemp("numba")))
     assert not done.returncode, done.stderr
-    return dict(zip(NAMES, json.loads(done.stdout), strict=True))
+    return dict(zip(NAMES + SCANS, json.loads(done.stdout), strict=True))
 
 
 @pytest.mark.skipif(not FEATURES.get("avx512vpopcntdq"), reason="the CPU has no AVX512_VPOPCNTDQ")
@@ -82,6 +85,19 @@ def test_many_queries_share_what_is_loaded_and_summed(name, assembly):
     assert re.search(r"\bvpunpck[lh]qdq\b[^\n]*%zmm", text)
 
 
+@pytest.mark.skipif(kernels.shuffles() != "vpermb", reason="the CPU has no AVX512_VBMI and AVX512_VNNI")
+@pytest.mark.parametrize(("name", "queries"), [*zip(SCANS, (1, kernels.SCAN_QUERIES), strict=True)])
+def test_a_scan_looks_up_64_entries_and_adds_four_by_one_instruction(name, queries, assembly):
+    """For each word, query and 16 codes: two look-ups and a sum; one query of a rest is compiled beside a group."""
+    text = assembly[name]
+    expected = 4 * queries + (4 if queries > 1 else 0)
+    assert len(re.findall(r"\bvpermb\b[^\n]*%zmm", text)) >= 2 * expected
+    sums = len(re.findall(r"\bvpdpbusd\b[^\n]*%zmm", text))
+    assert sums >= expected
+    assert len(re.findall(r"\bvpermb\b", text)) == 2 * sums
+    assert bool(re.search(r"\bprefetch", text)), "one query is bound by memory"
+
+
 PROGRAM = """
 import re, sys
 from iom.codes._kernels import compiled as kernels
@@ -92,6 +108,8 @@ from iom.codes.distances import nearest
 from iom.codes.packing import pack
 codes = np.random.default_rng(1).integers(0, 8, (50, 512))
 print(nearest(pack(codes[:3], 8), pack(codes, 8), 2).rows[:, 0].tolist())
+text = "".join(kernels.scan_kernel(4, queries=64).inspect_asm().values())
+print(kernels.shuffles(), bool(re.search(r"vpshufb[^\\n]*%ymm", text)), bool(re.search(r"%zmm", text)))
 """
 
 
@@ -104,7 +122,7 @@ def test_a_cpu_with_avx2_only_counts_by_shuffles_of_nibbles(tmp_path):
         "NUMBA_CACHE_DIR": str(tmp_path),
     }
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["True False", "[0, 1, 2]"]
+    assert done.stdout.splitlines() == ["True False", "[0, 1, 2]", "vpshufb True False"]
 
 
 shapes = {

@@ -9,7 +9,7 @@ from iom.codes import scan
 from iom.codes._kernels import compiled, portable
 from iom.codes.asymmetric import UNIT, CodeVectors, asymmetric_distances, keyed_rows, row_lengths
 from iom.codes.packing import pack
-from iom.codes.scan import InterleavedCodes
+from iom.codes.scan import Cut, InterleavedCodes
 from iom.errors import CodeError
 
 
@@ -235,3 +235,71 @@ def test_wrong_calls_are_refused():
         stored.nearest(rows.astype(float), 1)
     with pytest.raises(CodeError, match="threads"):
         stored.nearest(rows, 1, threads=-1)
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """Codes of 5,000 rows, and probes near to some of them."""
+    generator = np.random.default_rng(8)
+    vectors = vectors_of(generator, 512, 2, 64)
+    people = generator.normal(size=(5000, 64))
+    codes = np.argmax((people @ vectors.kernel).reshape(5000, 512, 2), axis=2)
+    probes = people[generator.integers(0, 5000, 40)]
+    rows = keyed_rows(probes + 0.5 * generator.normal(size=probes.shape))
+    stored = interleaved(vectors, codes)
+    return stored, rows, stored.nearest(rows, 1)
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=list(MODULES))
+def test_a_cut_finds_near_codes_and_their_exact_distances(module, crowd, monkeypatch):
+    stored, rows, exact = crowd
+    monkeypatch.setattr(scan, "kernels", lambda words: module)
+    for count in (1, 40):
+        found = stored.nearest(rows[:count], 1, cut=Cut(16, 0.05))
+        np.testing.assert_array_equal(found.rows, exact.rows[:count])
+        np.testing.assert_array_equal(found.distances, exact.distances[:count])
+    inside = stored.within(rows[:1], int(exact.distances[0, 0]), cut=Cut(16, 0.05))
+    assert inside.rows.tolist() == exact.rows[0].tolist()
+
+
+@pytest.mark.skipif(not compiled.shuffles(), reason="no byte shuffle to compile for")
+def test_a_cut_leaves_about_a_share_of_the_codes(crowd, monkeypatch):
+    stored, rows, _ = crowd
+    monkeypatch.setattr(scan, "kernels", lambda words: compiled)
+    for share in (0.02, 0.2):
+        left = [len(stored.within(rows[n : n + 1], 20_000, cut=Cut(16, share)).rows) / 5000 for n in range(20)]
+        assert 0.4 * share < np.mean(left) < 2.5 * share
+
+
+def test_where_a_cut_leaves_too_few_the_search_is_exact(crowd):
+    stored, rows, _ = crowd
+    exact, found = stored.nearest(rows, 300), stored.nearest(rows, 300, cut=Cut(16, 0.001))
+    np.testing.assert_array_equal(found.rows, exact.rows)
+
+
+def test_cuts_that_cannot_be_made_are_refused(crowd):
+    stored, rows, _ = crowd
+    for cut in (Cut(0, 0.1), Cut(6, 0.1), Cut(68, 0.1), Cut(16, 0.0), Cut(16, 1.0)):
+        with pytest.raises(CodeError, match="expected 4 to 64 bytes"):
+            stored.nearest(rows, 1, cut=cut)
+
+
+def test_a_cut_among_cleared_codes():
+    vectors, codes, rows = drawn(np.random.default_rng(9), 128, 2, 130, 1)
+    stored = interleaved(vectors, codes)
+    for row in range(130):
+        stored.clear(row)
+    assert stored.nearest(rows, 3, cut=Cut(4, 0.5)).distances.tolist() == [[10_000] * 3]
+    assert stored.within(rows, 9_999, cut=Cut(4, 0.5)).rows.tolist() == []
+
+
+@pytest.mark.parametrize(("code_length", "alphabet_size"), [(1, 2), (70, 2), (33, 8), (40, 16), (9, 200)])
+def test_lengths_are_those_of_the_vectors(code_length, alphabet_size):
+    generator = np.random.default_rng(10)
+    vectors = vectors_of(generator, code_length, alphabet_size, 130)
+    codes = generator.integers(0, alphabet_size, (3000, code_length))
+    for module in MODULES.values():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scan, "kernels", lambda words, module=module: module)
+            stored = interleaved(vectors, codes)
+        np.testing.assert_array_equal(stored._lengths[:3000], vectors.lengths(codes))

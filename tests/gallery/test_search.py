@@ -1,5 +1,7 @@
 """The codes in memory against a dictionary, by differing positions and by asymmetric distance."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,6 +83,36 @@ def test_an_index_that_grows_keeps_its_codes(comparison):
     expected = sorted((distance_of(record % 40), record) for record in range(3600))
     found = index.search(probe, top=200, threshold=None)
     assert [(hit.distance, hit.record) for hit in found] == expected[:200]
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_searches_beside_writes_see_whole_records(comparison):
+    """One thread appends and deletes, others search: hits have their distances, and what stays is never missing."""
+    vectors, probe, distance_of, _ = COMPARISONS[comparison]
+    index = CodeIndex(70, 4, vectors=vectors)
+    index.append(range(40), pack(CODES, 4))
+    ended, wrong = threading.Event(), []
+
+    def write():
+        for start in range(40, 3000, 80):
+            records = np.arange(start, start + 80)
+            index.append(records, pack(CODES[records % 40], 4))
+            index.delete(records[::2].tolist())
+        ended.set()
+
+    def search():
+        while not ended.is_set():
+            found = index.search(probe, top=60, threshold=None)
+            kept = [hit for hit in found if hit.record < 40]
+            if any(hit.distance != distance_of(hit.record % 40) for hit in found) or not kept:
+                wrong.append(found)
+
+    threads = [threading.Thread(target=work) for work in (write, search, search)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_a_revoked_code_is_not_kept_in_memory():

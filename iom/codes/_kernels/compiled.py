@@ -466,6 +466,14 @@ def scan_table_kernel(bits: int) -> Kernel:
     return _scan_table(bits)
 
 
+def length_kernel(bits: int) -> Kernel:
+    """`(words, table, squares)`: square lengths of codes `(N, words)`, over some columns of the vectors.
+
+    `table` `(groups, values, columns)` has the sum of the vectors that a value of a group stands for.
+    """
+    return _lengths(bits)
+
+
 class Shuffle(NamedTuple):
     """Byte shuffle of some CPUs: the features it needs, bytes of a vector, and LLVM's name of it."""
 
@@ -485,6 +493,7 @@ SHUFFLES = {
 """Byte shuffles by name, the best first."""
 
 
+@functools.cache
 def features() -> frozenset[str]:
     """Features of the CPU that numba compiles for, as far as they are told by name; every 64-bit ARM has `tbl`."""
     if llvm.get_default_triple().startswith(("aarch64", "arm64")):
@@ -493,6 +502,7 @@ def features() -> frozenset[str]:
     return frozenset(each[1:] for each in told.split(",") if each.startswith("+"))
 
 
+@functools.cache
 def shuffles() -> str:
     """Byte shuffle to compile for, a name of `SHUFFLES`; empty where there is none."""
     here = features()
@@ -798,3 +808,27 @@ def _scan_table(bits: int) -> Kernel:
                     out[query, row] = _asymmetric_distance(product, lengths[row], scales[query, 2])
 
     return table
+
+
+@functools.cache
+def _lengths(bits: int) -> Kernel:
+    @_compiled(
+        types.Array(types.uint32, 2, "C", readonly=True), types.Array(types.int32, 3, "C", readonly=True),
+        types.Array(types.int64, 1, "C"),
+    )  # fmt: skip
+    def lengths(words: Any, table: Any, squares: Any) -> None:
+        per_word = 32 // bits
+        held = np.empty(table.shape[2], np.int32)
+        for n in range(words.shape[0]):
+            held[:] = 0
+            for group in range(table.shape[0]):
+                shift = np.uint32(bits * (group % per_word))
+                value = words[n, group // per_word] >> shift & np.uint32((1 << bits) - 1)
+                for column in range(held.size):
+                    held[column] += table[group, value, column]
+            total = np.int64(0)
+            for column in range(held.size):
+                total += np.int64(held[column]) * np.int64(held[column])
+            squares[n] += total
+
+    return lengths

@@ -87,6 +87,22 @@ def scan_table_kernel(bits: int) -> Kernel:
     return table
 
 
+def length_kernel(bits: int) -> Kernel:
+    """`(words, table, squares)`: square lengths of codes `(N, words)`, over some columns of the vectors.
+
+    `table` `(groups, values, columns)` has the sum of the vectors that a value of a group stands for.
+    """
+
+    def lengths(words: Any, table: Any, squares: Any) -> None:
+        held = np.zeros((len(words), table.shape[2]), np.int64)
+        for group, sums in enumerate(table):
+            word, place = divmod(group, 32 // bits)
+            held += sums[words[:, word] >> np.uint32(bits * place) & np.uint32((1 << bits) - 1)]
+        squares += np.einsum("nc,nc->n", held, held)
+
+    return lengths
+
+
 def _paired(a: Any, b: Any, out: Any, start: int, stop: int) -> None:
     for rows in _tiles(a, start, stop):
         out[0, rows] = _mismatches(a[rows], b[rows])

@@ -751,10 +751,7 @@ SHORT_CODES: dict[str, Any] = {
     "alphabet_size": 16,
     "comparison": "asymmetric",
     "refinement_steps": 0,
-    "train_projection": True,
-    "train_learned_layer": True,
-    "whitening": 0.5,
-    "equalisation": 0.25,
+    "whitening": 0.0,
 }
 """Settings of the hasher of stage 2, where a configuration names no projection."""
 
@@ -772,7 +769,7 @@ class Stage2Config(Section):
     """Each with a name, a weight and settings of its own."""
     batches: BatchConfig = BatchConfig(subjects=300, steps_per_epoch=40)
     optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=1e-4, weight_decay=0.0, warmup_epochs=0.0)
-    epochs: NonNegativeInt = 2
+    epochs: NonNegativeInt = 0
     """0 trains nothing by gradient: frame, whitening and refinement as they start."""
     checkpoint_steps: NonNegativeInt = 0
     """Also save the resumable state every so many steps; 0: at the end of each epoch only."""

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llvmlite import ir
+from numba import types
 
 from iom.codes import _kernels as backend
 from iom.codes import distances
@@ -96,6 +99,38 @@ def test_a_scan_looks_up_64_entries_and_adds_four_by_one_instruction(name, queri
     assert sums >= expected
     assert len(re.findall(r"\bvpermb\b", text)) == 2 * sums
     assert bool(re.search(r"\bprefetch", text)), "one query is bound by memory"
+
+
+X86_64, ARM_64 = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+BYTE_SHUFFLES = {
+    "vpermb": (X86_64, "+avx512vbmi,+avx512vnni,+avx512bw", r"vpermb\b[^\n]*zmm"),
+    "vpshufb 512": (X86_64, "+avx512bw", r"vpshufb\b[^\n]*zmm"),
+    "vpshufb": (X86_64, "+avx2", r"vpshufb\b[^\n]*ymm"),
+    "pshufb": (X86_64, "+ssse3", r"\bpshufb\b[^\n]*xmm"),
+    "tbl": (ARM_64, "+neon", r"\btbl\b"),
+}
+
+
+def test_every_byte_shuffle_is_compiled_somewhere():
+    assert list(BYTE_SHUFFLES) == list(kernels.SHUFFLES)
+
+
+@pytest.mark.parametrize("shuffle", BYTE_SHUFFLES)
+def test_byte_shuffles_are_compiled_for_their_cpus(shuffle):
+    """Also for those that this machine has not; what they compute is compared where they can run (`test_scan.py`)."""
+    triple, features, instruction = BYTE_SHUFFLES[shuffle]
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    literals = [types.literal(1), types.literal(shuffle)]
+    signature, generate = kernels._candidates._defn(None, *(types.uint64,) * 6, *literals)
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 6), "scan")
+    builder = ir.IRBuilder(function.append_basic_block())
+    generate(SimpleNamespace(get_dummy_value=lambda: None), builder, signature, list(function.args))
+    builder.ret_void()
+    machine = llvm.Target.from_triple(triple).create_target_machine(features=features, opt=3)
+    text = machine.emit_assembly(llvm.parse_assembly(str(module)))
+    assert len(re.findall(instruction, text)) >= 8  # two look-ups for 64 codes, 16 at a time
 
 
 PROGRAM = """

@@ -229,8 +229,12 @@ def one_line(capsys):
 
 
 def test_short_codes_are_trained_for_the_asymmetric_comparison(place, root, tmp_path):
-    """The default configuration: codebook and layer move from their start, and the threshold is of that comparison."""
+    """Codebook and layer move from their start, and the threshold is of that comparison."""
     changes = [
+        "hasher.train_projection=true",
+        "hasher.train_learned_layer=true",
+        "hasher.whitening=0.5",
+        "hasher.equalisation=0.25",
         "hasher.code_length=8",
         "batches.images=2",
         "batches.steps_per_epoch=3",

@@ -1,12 +1,14 @@
 """Search in shards of Ray against the search of one process, while workers are killed and the gallery is written to.
 
     python -m benchmarks.ray_search [--templates 2000000] [--shards 2] [--searches 400] [--kills 5]
+                                    [--comparison asymmetric]
 
 A gallery of drawn codes (512x8, one key an epoch, masks) is made in a temporary folder. One process holds all of it,
 the shards hold their parts; both get the same probes, and every answer is compared: subjects, records, distances and
 their order, ties included. Half of the probes are of subjects that another process has enrolled, revoked or renewed a
 moment ago; it writes all the time, so that an answer is compared where no write fell between the two searches, and is
-asked for again otherwise. Meanwhile workers are killed with SIGKILL, one after the other, at random moments.
+asked for again otherwise, then while the other process is stopped. Meanwhile workers are killed with SIGKILL, one after
+the other, at random moments.
 
 The last line is JSON: `templates`, `searches` (compared answers), `wrong` (another answer than that of one process, or
 a stable subject that was not found in a search beside a write), `lost` (a search that raised an error), `kills`,
@@ -16,6 +18,7 @@ next complete answer), `bytes_per_template` in a shard.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -26,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +37,17 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.command_line import new_parser, run
+from iom.codes.asymmetric import CodeVectors, keyed_rows
 from iom.errors import IomError
 from iom.gallery.gallery import Gallery
-from iom.models.artifact import Calibration
 
 APPLICATION = "crowd"
 POOL = 8192
 """Drawn codes; template number n has code n % POOL, turned by n // POOL positions, so that all differ."""
 NOISE = 60
 """Symbols of 512 that a probe has changed."""
-SIZE = 2
+SIZE, ROW = 2, 128
+THRESHOLDS = {"symbols": 150, "asymmetric": 2000}
 FRESH = 64
 """Subjects that the writing process enrolled last and changes again."""
 
@@ -52,11 +56,16 @@ class DrawnCodes:
     """In place of a network: codes that were drawn, by number and noise in an embedding, turned as the key says."""
 
     code_length, alphabet_size, fingerprint, parts, embedding_size = 512, 8, "drawn", 1, SIZE
-    key_kind, comparison = "orthogonal", "symbols"
-    calibration = Calibration(threshold=150, fmr=1e-3, fnmr=0.0, subjects=1, keys=1)
+    key_kind, comparison, calibration = "orthogonal", "symbols", None
 
     def __init__(self) -> None:
-        self._pool = np.random.default_rng(2).integers(0, 8, (POOL, 512), np.uint8)
+        chance = np.random.default_rng(2)
+        self._pool = chance.integers(0, 8, (POOL, 512), np.uint8)
+        self.vectors = CodeVectors.of_kernel(chance.normal(size=(ROW, 512 * 8)), 8)
+
+    def rows(self, embeddings: Any, keys: Any) -> Any:
+        """Keyed rows `(N, ROW)`: what the codes stand for."""
+        return keyed_rows(self.vectors.read_back(self.hash(embeddings, keys)))
 
     def hash(self, embeddings: Any, keys: Any) -> Any:
         """Codes `(N, 512)`."""
@@ -90,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shards", type=int, default=2, help="workers (default: %(default)s)")
     parser.add_argument("--searches", type=int, default=400, help="compared answers (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--comparison", choices=THRESHOLDS, default="symbols", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=300.0, help="time limit of a search (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of probes and moments (default: %(default)s)")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="a place on a disk")
@@ -111,7 +121,9 @@ def compared(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Make a gallery, search it in both ways, and compare."""
     templates = arguments.templates
     with opened(folder, create=True) as gallery:
-        gallery.create_application(APPLICATION, key_mode="application")
+        threshold = THRESHOLDS[arguments.comparison]
+        settings: dict[str, Any] = {"threshold": threshold, "comparison": arguments.comparison}
+        gallery.create_application(APPLICATION, key_mode="application", **settings)
         for start in tqdm(range(0, templates, POOL), unit="batch", desc="enrolment", disable=None):
             count = min(POOL, templates - start)
             rows = np.stack([np.arange(start, start + count), np.zeros(count)], axis=1).astype(np.float32)
@@ -137,6 +149,7 @@ def compared(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                     writer.terminate()
     return {
         "templates": templates,
+        "comparison": arguments.comparison,
         "searches": figures.searches,
         "wrong": figures.wrong,
         "lost": figures.lost,
@@ -183,7 +196,10 @@ def _search_all(
             if time.monotonic() > next_kill and len(figures.kills) < arguments.kills:
                 killer = threading.Thread(target=_kill, args=(figures, chance))
                 killer.start()  # while the search is under way
-            _compare(single, sharded, probe, number if is_stable else None, figures, chance.random() < 0.5)
+            stable = number if is_stable else None
+            if not _compare(single, sharded, probe, stable, figures, chance.random() < 0.5):
+                with _stopped(writer):
+                    _compare(single, sharded, probe, stable, figures, chance.random() < 0.5)
             if killer is not None:
                 killer.join()
                 _recovered(sharded, probe, figures)
@@ -194,32 +210,40 @@ def _search_all(
 
 def _compare(
     single: Gallery, sharded: Gallery, probe: Any, stable: int | None, figures: Figures, is_closed: bool
-) -> None:
-    """One probe in both ways, again where a write fell in between."""
+) -> bool:
+    """One probe in both ways; whether no write fell in between."""
     settings: dict[str, Any] = {"top": 5, "closed": True} if is_closed else {}
-    for _ in range(100):
-        version, answers = single.store.version(APPLICATION), {}
-        for name, gallery in (("sharded", sharded), ("single", single)):
-            began = time.perf_counter()
-            try:
-                answers[name] = gallery.identify(probe, application=APPLICATION, **settings)
-            except IomError as error:
-                print(f"lost: {error}", file=sys.stderr)
-                figures.lost += 1
-                return
-            if is_closed:
-                figures.times[name].append(time.perf_counter() - began)
-        if stable is not None and not any(each.subject_id == f"p{stable:09}" for each in answers["sharded"]):
-            print(f"wrong: subject {stable} was not found", file=sys.stderr)
-            figures.wrong += 1
-        if single.store.version(APPLICATION) == version:
-            figures.searches += 1
-            if answers["sharded"] != answers["single"]:
-                print(f"wrong: {answers}", file=sys.stderr)
-                figures.wrong += 1
-            return
+    version, answers = single.store.version(APPLICATION), {}
+    for name, gallery in (("sharded", sharded), ("single", single)):
+        began = time.perf_counter()
+        try:
+            answers[name] = gallery.identify(probe, application=APPLICATION, **settings)
+        except IomError as error:
+            print(f"lost: {error}", file=sys.stderr)
+            figures.lost += 1
+            return True
+        if is_closed:
+            figures.times[name].append(time.perf_counter() - began)
+    if stable is not None and not any(each.subject_id == f"p{stable:09}" for each in answers["sharded"]):
+        print(f"wrong: subject {stable} was not found", file=sys.stderr)
+        figures.wrong += 1
+    if single.store.version(APPLICATION) != version:
         figures.repeated += 1
-    raise SystemExit("the other process writes too fast for answers to be compared")
+        return False
+    figures.searches += 1
+    if answers["sharded"] != answers["single"]:
+        print(f"wrong: {answers}", file=sys.stderr)
+        figures.wrong += 1
+    return True
+
+
+@contextlib.contextmanager
+def _stopped(writer: "subprocess.Popen[str]") -> Iterator[None]:
+    writer.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        writer.send_signal(signal.SIGCONT)
 
 
 def _kill(figures: Figures, chance: random.Random) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._registry import with_scheme
-from iom.codes.asymmetric import CodeVectors
+from iom.codes.asymmetric import SYMBOLS, CodeVectors
 from iom.codes.packing import PackedCodes, encoding_shape, plane_count, word_count
 from iom.errors import ConfigError, DataError, IomError, StoreError, WorkerError
 from iom.gallery.key_relay import Relay, RelayedFile
@@ -219,7 +219,7 @@ class ShardedSearcher(Searcher):
         while True:
             version = self._store.version(name)
             probes = make_probes(self._keys, application, hasher, embedding, epochs or {application.epoch})
-            vectors = hasher.vectors if any(isinstance(probe, np.ndarray) for probe in probes.values()) else None
+            vectors = None if application.comparison == SYMBOLS else hasher.vectors
             self._note(application, vectors)
             request = {
                 "application": application.fields(),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from iom.codes.asymmetric import CodeVectors, keyed_rows
 from iom.codes.packing import pack
 from iom.errors import ConfigError, DataError, MissingExtraError, StoreError, WorkerError
 from iom.gallery.gallery import Gallery
@@ -21,7 +22,7 @@ from iom.gallery.models import Shard
 from iom.gallery.sharded_search import SearchShard, SearchUrl, ShardedSearcher, ShardPlace
 from iom.gallery.stores.base import open_store
 from iom.gallery.stores.sqlite import SqliteStore
-from tests.gallery.conftest import UNMASKED, FakeHasher, again, faces
+from tests.gallery.conftest import SIZE, UNMASKED, FakeHasher, again, faces
 
 PASSPHRASE = "correct horse battery"
 
@@ -399,6 +400,55 @@ def test_shards_follow_while_nobody_searches(folder):
     count = len(shards.messages)
     time.sleep(0.2)
     assert len(shards.messages) == count
+
+
+class RowHasher(FakeHasher):
+    """The same codes; probes are keyed rows."""
+
+    comparison = "asymmetric"
+    calibration = None
+
+    def __init__(self):
+        super().__init__()
+        self.vectors = CodeVectors.of_kernel(self._rows.T, 8)
+
+    def rows(self, embeddings, keys):
+        keys = keys if isinstance(keys, list) else [keys] * len(embeddings)
+        orders = np.array([key.permutation(SIZE) for key in keys])
+        return keyed_rows(np.take_along_axis(np.asarray(embeddings), orders, axis=1))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_asymmetric_answers_are_those_of_one_process(folder, count):
+    single, (sharded, shards) = folder.single(), folder.sharded(count)
+    single.hasher = sharded.hasher = RowHasher()
+    single.create_application("rows", key_mode="application", comparison="asymmetric", threshold=4000)
+    rows = faces(24)
+    rows[5] = rows[11] = rows[2]  # ties, in different shards
+    single.enroll_many([f"s{i}" for i in range(20)], rows[:20], application="rows")
+
+    def compare():
+        found = []
+        for row in (rows[2], again(rows[7]), rows[23]):
+            for limits in ({}, {"top": 6, "closed": True}, {"threshold": 20_000}):
+                found.append(sharded.identify(row, application="rows", **limits))
+                assert found[-1] == single.identify(row, application="rows", **limits)
+        return found
+
+    first = compare()
+    assert [each.record for each in first[1][:3]] == [2, 5, 11]
+    assert 0 < first[1][0].distance == first[1][2].distance < 1000 < first[1][3].distance
+    assert len(first[2]) == 20
+    sent = sum(len(message) > 50_000 for message in shards.messages)
+    assert sent == 1  # the code vectors, once for all searches
+    shards.restart(0)
+    single.rotate(application="rows")
+    sharded.renew("s2", rows[2], application="rows")
+    sharded.revoke("s11", application="rows")
+    compare()
+    assert sum(len(message) > 50_000 for message in shards.messages) == 2
+    single.enroll_many([f"s{i}" for i in range(20)], rows[:20], application="door")
+    assert every_answer(sharded, rows[:4]) == every_answer(single, rows[:4])  # by symbols, in the same shards
 
 
 def test_one_key_a_record_is_searched_by_the_head(folder):

@@ -45,8 +45,9 @@ SETS = ("lfw", "cfp")
 STORED = "mobilefacenet_y1.ms1m"
 DEFAULT = "default"
 FMR = 1e-3
-LINKERS = ("keyless_linker",)
-ATTACKS = ("closed_form", "prior_regressor", "cross_entropy_descent")
+FRESH_KEYS = 40
+LINKER = "keyless_linker"
+INVERSIONS = ("closed_form", "prior_regressor", "descent")
 RATES = ("eer", "fnmr_1e3", "fnmr_1e4")
 
 
@@ -284,32 +285,47 @@ def _protection(
 ) -> dict[str, Any]:
     """Linkability across keys, and attacks with the key, of a code compared asymmetrically."""
     from benchmarks.attack_setting import draw_victims
+    from benchmarks.key_linkability import BINS, merge_bins
+    from iom.attacks import ATTACKS
     from iom.attacks.targets import attacked_hasher
-    from iom.evaluation.attacks import AttackKeys, attack_rows, measuring_keys
+    from iom.evaluation.attacks import AttackKeys, attack_rows, make_leak, measuring_keys
     from iom.metrics.protection import linkability_floor, system_linkability
 
     comparator = hasher.comparator_of("asymmetric")
     keyed = [comparator.prepare(hasher.templates(embeddings, key, "asymmetric")) for key in _keys(arguments)[:3]]
     counts = np.sum([pairs.count_across_keys(comparator, *two) for two in itertools.pairwise(keyed)], axis=0)
+    counts = merge_bins(*counts, BINS)
     figures: dict[str, Any] = {"d_sys": system_linkability(*counts), "d_sys_floor": linkability_floor(*counts)}
     threshold = float(np.mean([pairs.curve(comparator, each).threshold_at_fmr(FMR) for each in keyed]))
     victims = draw_victims(
         embeddings, labels, population=data.train_embeddings, population_labels=data.train.labels,
         subjects=arguments.victims, samples=4, seed=arguments.seed,
     )  # fmt: skip
-    keys = AttackKeys(measuring_keys(arguments.seed, "old", 2), measuring_keys(arguments.seed, "fresh", 40))
-    for row in attack_rows(
-        attacked_hasher("product", hasher), threshold, [*LINKERS, *ATTACKS], victims, keys, seed=arguments.seed
-    ):
-        print(f"{row.attack}: {row.model_dump(exclude_none=True, include=set(_PROTECTION_FIGURES))}", flush=True)
-        if row.attack in LINKERS:
-            figures["linker_auc"] = row.linking_auc
-        else:
-            figures[f"{row.attack}_cosine"], figures[f"{row.attack}_prar"] = row.cosine, row.prar
+    system = attacked_hasher("product", hasher)
+    fresh = measuring_keys(arguments.seed, "fresh", FRESH_KEYS)
+    (old,) = measuring_keys(arguments.seed, "old", 1)
+    (linked,) = attack_rows(
+        system, 0.0, [LINKER], victims, AttackKeys((old,), fresh), seed=arguments.seed, replicates=0
+    )
+    figures["linker_auc"] = linked.linking_auc
+    leak = make_leak(system, victims, [old], seed=arguments.seed)
+    for name in INVERSIONS:
+        attack = ATTACKS[name]
+        found = attack.reconstruct(leak.only(attack.knowledge))
+        figures[f"{name}_cosine"] = float(np.mean(np.einsum("nd,nd->n", found, victims.samples[:, 0])))
+        for suffix, sample in (("prar", 0), ("prar_other", -1)):
+            shares = [_accepted(hasher, victims.samples[:, sample], found, key) <= threshold for key in fresh]
+            figures[f"{name}_{suffix}"] = float(np.mean(shares))
     return figures
 
 
-_PROTECTION_FIGURES = ("cosine", "sar", "prar", "prar_other", "linking_auc", "linking_auc_same", "linking_eer")
+def _accepted(
+    hasher: "FaceHasher", enrolled: NDArray[np.float32], found: NDArray[np.float32], key: "TransformKey"
+) -> NDArray[np.int32]:
+    """Asymmetric distances of enrolled codes to the keyed rows of reconstructions, row by row."""
+    comparator = hasher.comparator_of("asymmetric")
+    sides = (comparator.prepare(hasher.templates(rows, key, "asymmetric")) for rows in (enrolled, found))
+    return comparator.paired(*sides)
 
 
 def _show(name: str, trials: "KeyTrials") -> None:

@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; so do the processes that tests start
     for pool in ("INTRAOP", "INTEROP"):
         os.environ.setdefault(f"TF_NUM_{pool}_THREADS", "1")
+# Stores wait for the disk at every write, which no test measures: a killed process loses nothing in memory either.
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 # How long an example takes says something about the machine, nothing about the code.
 hypothesis.settings.register_profile("iom", deadline=None)
 hypothesis.settings.load_profile("iom")

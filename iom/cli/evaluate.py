@@ -107,6 +107,8 @@ systems (scenario.systems):
   float    the embedding itself, cosine distance: no protection, the accuracy to lose as little of
   grp      a data-agnostic Index-of-Max code; the other baselines go by their names too
   learned  the trained hasher in the folder `hasher`; others by the names that `hashers` gives them
+A row "learned, asymmetric" is of the same codes, compared with the keyed rows of probes (docs/pipeline.md);
+scenario.comparisons chooses.
 scenarios:
   stolen_key  all codes under one common key, as when the impostor holds the victim's key
   own_key     each subject under a secret key of its own

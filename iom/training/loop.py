@@ -83,6 +83,8 @@ class TrainingLoop:
         `epochs` may be that of a phase; `total_epochs` is that of the whole training, for reports.
         """
         self.progress = start or self.run.load_state(self.model, state=self.state)
+        if not self.model.optimizer.built:  # a step that has slots to make is traced a second time
+            self.model.optimizer.build(self.model.trainable_variables)
         drawn = time.monotonic()
         with interruptions() as requested:
             for epoch in range(self.progress.epoch, epochs):

@@ -37,12 +37,7 @@ def tree(root):
 
 @pytest.mark.parametrize(
     ("source", "kind"),
-    [
-        ("folder", "folder:tfrecord"),
-        ("recordio/train.rec", "recordio:folder"),
-        ("recordio/train.rec", "recordio:tfrecord"),
-        ("pairs.bin", "bin:pairs"),
-    ],
+    [("folder", "folder:tfrecord"), ("recordio/train.rec", "recordio:folder"), ("pairs.bin", "bin:pairs")],
 )
 def test_a_killed_conversion_is_continued(sources, tmp_path, source, kind):
     options = ["--kind", kind, "--size", str(SIDE), "--per-shard", "20", "--quiet"]
@@ -55,3 +50,17 @@ def test_a_killed_conversion_is_continued(sources, tmp_path, source, kind):
     assert main(command) == 0
     assert main([str(sources / source), str(tmp_path / "whole"), *options]) == 0
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
+
+
+def test_records_become_the_same_shards_as_their_images(sources, tmp_path):
+    options = ["--size", str(SIDE), "--per-shard", "20", "--quiet"]
+    steps = [
+        (sources / "recordio/train.rec", "images", "recordio:folder"),
+        (sources / "recordio/train.rec", "shards", "recordio:tfrecord"),
+        (tmp_path / "shards", "again", "tfrecord:folder"),
+    ]
+    for source, target, kind in steps:
+        assert main([source, tmp_path / target, "--kind", kind, *options]) == 0
+    images = {name: data for name, data in tree(tmp_path / "images").items() if name.endswith(".png")}
+    assert len(images) == COUNT
+    assert images.items() <= tree(tmp_path / "again").items()

@@ -56,6 +56,24 @@ def iom(tmp_path, monkeypatch, capsys):
     return run
 
 
+def test_the_comparison_of_an_application_is_chosen_and_changed(iom):
+    code, out, _ = iom("init", "--threshold", "3000", "--comparison", "asymmetric")
+    assert code == 0
+    assert "iom-planes/1:96x8;asymmetric" in out
+    assert iom("enroll", "alice", "0.jpg")[0] == 0
+    code, out, _ = iom("verify", "alice", "0.jpg", "--json")
+    assert (code, json.loads(out)["threshold"]) == (0, 3000)
+    assert iom("verify", "alice", "1.jpg")[0] == 1
+    code, _, error = iom("set-threshold", "3000", "--comparison", "symbols")
+    assert code == 2
+    assert "to 96 differing positions" in error
+    assert iom("set-threshold", "50", "--comparison", "symbols")[1] == "application default: threshold 50\n"
+    assert iom("verify", "alice", "0.jpg", "--json")[0] == 0
+    expected = "application default: threshold 2900, asymmetric\n"
+    assert iom("set-threshold", "2900", "--comparison", "asymmetric")[1] == expected
+    assert iom("init", "--application", "gate", "--comparison", "cosine")[0] == 2
+
+
 def test_from_enrolment_to_renewal(iom, tmp_path):
     assert iom("init")[0] == 0
     assert iom("enroll", "alice", "0.jpg", "1.jpg")[:2] == (0, "alice: 2 references\n")

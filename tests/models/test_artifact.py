@@ -44,6 +44,11 @@ def test_what_is_written_is_read(artefact):
     manifest = made(artefact, check=check, calibration=Calibration(7, fmr=0.01, fnmr=0.1, subjects=9, keys=2))
     write_manifest(artefact, manifest)
     assert read_manifest(artefact) == manifest
+    found = Calibration(6100, fmr=0.01, fnmr=0.1, subjects=9, keys=2, comparison="asymmetric")
+    asymmetric = made(artefact, calibration=found)
+    assert asymmetric.fingerprint == manifest.fingerprint
+    write_manifest(artefact, asymmetric)
+    assert read_manifest(artefact).calibration.comparison == "asymmetric"
 
 
 @pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"key_kind": "orthogonal"}, {"files": {"a.onnx": "0"}}])

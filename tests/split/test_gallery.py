@@ -1,5 +1,6 @@
 """The split gallery over two servers of one process."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -262,15 +263,22 @@ def test_a_refresh_that_is_repeated_at_once_loses_no_template(pair, begun):
 @pytest.mark.parametrize(("call", "options"), [("enroll", {"another": True}), ("renew", {})])
 def test_a_revocation_ends_what_is_prepared(pair, call, options):
     pair.gallery.enroll("alice", ALICE)
+    prepared = threading.Event()  # on A; both are asked at once
+
+    def note(action, body, answer):
+        if action == "prepare":
+            prepared.set()
+        return answer
 
     def revoke(action, body, answer):
         if action == "prepare":
+            assert prepared.wait(60)
             for side in "ab":
                 pair.servers[side].handlers["revoke"]("door", message.to_bytes())
         return answer
 
     message = AskSubject(application="default", subject="alice")
-    pair.lines["door", "b"].change = revoke
+    pair.lines["door", "a"].change, pair.lines["door", "b"].change = note, revoke
     with pytest.raises(EnrolmentError, match="given up"):
         getattr(pair.gallery, call)("alice", BOB, **options)
     pair.lines["door", "b"].change = lambda action, body, answer: answer

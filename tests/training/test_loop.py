@@ -280,3 +280,13 @@ def test_n_typed_in_a_terminal_stops_behind_the_epoch(tmp_path, monkeypatch):
             train(model, loss, run, batches=type_it)
     os.close(ours)
     assert run.progress() == Progress(1, 0, 0.5)
+
+
+def test_a_step_is_traced_once(tmp_path, monkeypatch):
+    """A step that has the slots of its optimizer to make is traced twice, which takes seconds for a large network."""
+    model, loss = compiled("adam")
+    traced = []
+    original = model.train_step
+    monkeypatch.setattr(model, "train_step", lambda data: traced.append(1) or original(data))
+    looped(model, loss, RunDir(tmp_path, Stage1Config())).train(EPOCHS)
+    assert len(traced) == 1

@@ -297,6 +297,9 @@ class HasherConfig(CodeConfig):
     `product`: each position sees a block of its own, and one codebook serves all blocks."""
     half_norm_bias: bool = True
     """Of a product frame: a position chooses the vector nearest to its block; false: the one of the largest product."""
+    window: Annotated[int, Field(ge=1, le=2)] = 1
+    """Of a product frame: blocks that a position reaches, its own, or the next one, too. Two share what neighbours leave
+    of a block; it gains once the codebook is trained, which starts with nothing in the next block."""
     train_projection: bool = False
     inverse_temperature: Annotated[float, Field(gt=0, le=MaxTemperature)] = 20.0
     """T of the relaxed codes, at the start of the training."""
@@ -319,6 +322,8 @@ class HasherConfig(CodeConfig):
         require(not product or self.refinement_steps == 0, "refinement_steps", expected, self.refinement_steps)
         expected = f"true with projection '{self.projection}', which has no bias"
         require(product or self.half_norm_bias, "half_norm_bias", expected, self.half_norm_bias)
+        expected = "1 but with projection 'product' and half_norm_bias"
+        require(self.window == 1 or (product and self.half_norm_bias), "window", expected, self.window)
         require(self.bottleneck != 1, "bottleneck", "0 (as the embedding), or 2 to 16384", self.bottleneck)
         expected = f"at most hasher.bottleneck ({self.bottleneck})"
         require(self.bottleneck == 0 or self.keep <= self.bottleneck, "keep", expected, self.keep)

@@ -22,7 +22,7 @@ from iom.export.context import ExportContext
 from iom.export.folding import graph_readers
 from iom.export.integers import integers_within
 from iom.keys import ROTATION_ROUNDS
-from iom.nn.hash_numpy import DECAY, FLOOR, RATE, block_sizes
+from iom.nn.hash_numpy import DECAY, FLOOR, RATE, block_sizes, joint_steps
 from iom.nn.layers import graph_nodes
 
 OPSET = 17
@@ -429,11 +429,39 @@ def _projection(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
 
 def _product(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
     codebook = np.asarray(layer.codebook)
-    blocks = graph.reshape(rows, layer.code_length, len(codebook))
+    size = len(codebook) // layer.window
+    blocks = graph.reshape(rows, layer.code_length, size)
+    if layer.window == 2:
+        parts = graph.columns(blocks, 1, layer.code_length), graph.columns(blocks, 0, 1)
+        blocks = graph.add("Concat", blocks, graph.add("Concat", *parts, axis=1), axis=2)
     responses = graph.add("MatMul", blocks, graph.constant(codebook))
-    if not layer.half_norm_bias:
+    if layer.half_norm_bias:
+        responses = graph.add("Sub", responses, graph.constant(0.5 * np.square(codebook).sum(axis=0)))
+    if layer.window == 1:
         return responses
-    return graph.add("Sub", responses, graph.constant(0.5 * np.square(codebook).sum(axis=0)))
+    pairs = -codebook[size:].T @ codebook[:size]
+    backwards = graph.columns(responses, -1, np.iinfo(np.int64).min, -1)
+    behind = _max_sums(graph, layer, backwards, pairs.T)
+    behind = graph.columns(behind, -1, np.iinfo(np.int64).min, -1)
+    return graph.add("Add", graph.add("Add", responses, _max_sums(graph, layer, responses, pairs)), behind)
+
+
+def _max_sums(graph: OnnxGraph, layer: Any, responses: str, pairs: NDArray[Any]) -> str:
+    """As that of `iom.nn.hash_numpy`."""
+    length, alphabet_size = layer.code_length, layer.alphabet_size
+    reach, arc = joint_steps(length)
+    count = length // arc
+    around = graph.add("Concat", graph.columns(responses, length - reach, length), responses, axis=1)
+    both = graph.constant(pairs)
+    sums = graph.add("Mul", graph.columns(responses, 0, count), graph.constant(0.0))
+    found = []
+    for step in range(reach + arc):
+        if step >= reach:
+            found.append(graph.reshape(sums, count, 1, alphabet_size))
+        here = graph.columns(around, step, step + (count - 1) * arc + 1, arc)
+        columns = graph.reshape(graph.add("Add", sums, here), count, alphabet_size, 1)
+        sums = graph.add("ReduceMax", graph.add("Add", columns, both), axes=[2], keepdims=0)
+    return graph.reshape(graph.add("Concat", *found, axis=2), length, alphabet_size)
 
 
 def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> str:

@@ -5,7 +5,8 @@ bases side by side) the part of the noise that is of second degree cancels.
 
 In a product frame (product quantisation: Jegou, Douze and Schmid, TPAMI 2011) position i sees block i of the dimensions
 alone, and one codebook of Q vectors serves all blocks. Behind a random rotation all blocks are alike, and so it serves
-every key, too.
+every key, too. With a window of two blocks, position i adds its vector to block i + 1 as well: neighbours share a block
+and choose together, which a quantiser with as many bits and separate blocks cannot match.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from iom.errors import ConfigError
 Frame = NDArray[np.float32]
 """Vectors as columns, `(size, M * Q)`, those of a position side by side."""
 PRODUCT = "product"
-"""The product frame, which is not drawn from `FRAMES`: it is a codebook `(size / M, Q)`, vectors as columns."""
+"""The product frame, which is not drawn from `FRAMES`: it is a codebook `(window size / M, Q)`, vectors as columns."""
 CODEBOOK_ROWS = 1 << 15
 """Blocks that the vectors of a codebook are found on."""
 
@@ -94,15 +95,16 @@ def block_size(size: int, code_length: int) -> int:
     return size // code_length
 
 
-def drawn_codebook(size: int, code_length: int, alphabet_size: int, *, seed: int) -> Frame:
-    """Codebook `(size / M, Q)` for unit rows in uniformly random directions, as a random rotation leaves them.
+def drawn_codebook(size: int, code_length: int, alphabet_size: int, *, seed: int, window: int = 1) -> Frame:
+    """Codebook `(window size / M, Q)` for unit rows in uniformly random directions, as a random rotation leaves them.
 
-    Needs scikit-learn.
+    That of the first block; the other one of a window is zero until it is trained. Needs scikit-learn.
     """
     stream = numpy_stream(seed, "product/rows")
     rows = stream.standard_normal((-(-CODEBOOK_ROWS // code_length), size))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return fitted_codebook(rows.reshape(-1, block_size(size, code_length)), alphabet_size, seed=seed)
+    blocks = rows.reshape(-1, block_size(size, code_length))
+    return widened(fitted_codebook(blocks, alphabet_size, seed=seed), window)
 
 
 def fitted_codebook(blocks: NDArray[np.floating[Any]], alphabet_size: int, *, seed: int) -> Frame:
@@ -115,9 +117,16 @@ def fitted_codebook(blocks: NDArray[np.floating[Any]], alphabet_size: int, *, se
     return np.asarray(found.cluster_centers_.T, np.float16).astype(np.float32)
 
 
-def product_kernel(codebook: Frame, code_length: int) -> Frame:
-    """The product frame of a codebook `(d, Q)` as projection vectors `(M d, M Q)`, zero outside of their block."""
-    return np.kron(np.eye(code_length, dtype=np.float32), codebook)
+def widened(codebook: Frame, window: int) -> Frame:
+    """A codebook `(d, Q)` for a window of so many blocks, `(window d, Q)`: zero in the others."""
+    return np.concatenate([codebook] + (window - 1) * [np.zeros_like(codebook)])
+
+
+def product_kernel(codebook: Frame, code_length: int, window: int = 1) -> Frame:
+    """The product frame of a codebook `(window d, Q)` as projection vectors `(M d, M Q)`, zero outside their blocks."""
+    places = np.eye(code_length, dtype=np.float32)
+    parts = np.split(codebook, window)
+    return np.sum([np.kron(np.roll(places, shift, axis=0), part) for shift, part in enumerate(parts)], axis=0)
 
 
 FRAMES: dict[str, Callable[[int, int, int, np.random.Generator], Frame]] = {

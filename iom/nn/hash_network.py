@@ -85,7 +85,7 @@ def _projection(config: "HasherConfig", *, seed: int) -> keras.layers.Layer:
     shape = config.code_length, config.alphabet_size
     named = {"trainable": config.train_projection, "name": PROJECTION}
     if config.projection == PRODUCT:
-        return ProductProjection(*shape, half_norm_bias=config.half_norm_bias, **named)
+        return ProductProjection(*shape, half_norm_bias=config.half_norm_bias, window=config.window, **named)
     return IoMProjection(
         *shape,
         initial=config.projection,
@@ -116,8 +116,9 @@ def _set_starting_weights(model: keras.Model, *, seed: int) -> None:
     """Draw the weights of these layers with NumPy, the same on every machine."""
     for layer in model.layers:
         if isinstance(layer, ProductProjection):
-            size = layer.codebook.shape[0] * layer.code_length
-            layer.set_weights([drawn_codebook(size, layer.code_length, layer.alphabet_size, seed=seed)])
+            size = layer.codebook.shape[0] // layer.window * layer.code_length
+            shape = size, layer.code_length, layer.alphabet_size
+            layer.set_weights([drawn_codebook(*shape, window=layer.window, seed=seed)])
         elif layer.name == BOTTLENECK:
             layer.set_weights([orthonormal_map(*layer.kernel.shape, seed=seed)])
         elif layer.name.startswith("hidden_") and layer.name.endswith(("_in", "_out")):
@@ -179,6 +180,6 @@ def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
         }
         return "projection", settings, {"kernel": np.asarray(layer.kernel)}
     if kind == "ProductProjection":
-        settings = {"code_length": layer.code_length, "half_norm_bias": layer.half_norm_bias}
+        settings = {name: getattr(layer, name) for name in ("code_length", "half_norm_bias", "window")}
         return PRODUCT, settings, {"codebook": np.asarray(layer.codebook)}
     raise WeightsError(f"{layer.name}: the layer {kind} has no step in iom/nn/hash_numpy.py")

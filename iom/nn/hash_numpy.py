@@ -32,6 +32,8 @@ RATE = 1.0
 """Length of the first correction, in units of the remainder."""
 DECAY = 0.5
 """Correction k is shorter by 1 + DECAY k, so that the steps settle."""
+REACH = 16
+"""Positions whose choice a position of a product frame with a window of 2 takes into account, to either side."""
 PROGRAM = "program"
 PROJECTION = "projection"
 SUFFIX = ".head.npz"
@@ -98,7 +100,7 @@ class Head:
         name, _, _, settings = self._steps[self._projection_step]
         if name == PRODUCT:
             codebook, bias = settings["codebook"], settings["half_norm_bias"]
-            kernel = product_kernel(codebook, settings["code_length"])
+            kernel = product_kernel(codebook, settings["code_length"], settings.get("window", 1))
             return CodeVectors.of_kernel(kernel, codebook.shape[1], centred=not bias)
         return CodeVectors.of_kernel(settings["kernel"], settings["alphabet_size"])
 
@@ -135,7 +137,8 @@ class Head:
             elif name == PROJECTION:
                 kernel = settings["kernel"]
             elif name == PRODUCT:
-                kernel, bias = product_kernel(settings["codebook"], settings["code_length"]), settings["half_norm_bias"]
+                shape = settings["code_length"], settings.get("window", 1)
+                kernel, bias = product_kernel(settings["codebook"], *shape), settings["half_norm_bias"]
             elif name == "dense" and "bias" not in settings and linear is not None:
                 linear = linear @ settings["kernel"]
             elif name != "unit":
@@ -193,8 +196,8 @@ def _untrained_projection(
     """Name, settings and arrays of the last step."""
     shape = size, config.code_length, config.alphabet_size
     if config.projection == PRODUCT:
-        settings = {"code_length": config.code_length, "half_norm_bias": config.half_norm_bias}
-        return PRODUCT, settings, {"codebook": drawn_codebook(*shape, seed=seed)}
+        named = {name: getattr(config, name) for name in ("code_length", "half_norm_bias", "window")}
+        return PRODUCT, named, {"codebook": drawn_codebook(*shape, window=config.window, seed=seed)}
     frozen = draw_frame(config.projection, *shape, seed=seed).astype(np.float16).astype(np.float32)
     refinement = {"steps": config.refinement_steps, "gain": config.refinement_gain, "rate": RATE, "decay": DECAY}
     return PROJECTION, {"alphabet_size": config.alphabet_size, **refinement}, {"kernel": frozen}
@@ -271,13 +274,61 @@ def hadamard(xp: Any, rows: Array) -> Array:
     return xp.concatenate(blocks, axis=1)
 
 
-def product_responses(xp: Any, rows: Array, codebook: Array, code_length: int, *, half_norm_bias: bool) -> Array:
-    """Responses `(N, M, Q)` of a product frame with the codebook `(d, Q)`, of rows `(N, M d)`.
+def product_responses(
+    xp: Any, rows: Array, codebook: Array, code_length: int, *, half_norm_bias: bool, window: int = 1
+) -> Array:
+    """Responses `(N, M, Q)` of a product frame with the codebook `(window d, Q)`, of rows `(N, M d)`.
 
-    `<w, u_i> - |w|^2 / 2` is largest for the vector w nearest to block u_i; without a bias it is `<w, u_i>`.
+    `<w, u_i> - |w|^2 / 2` is largest for the vector w nearest to block u_i; without a bias it is `<w, u_i>`. With a
+    `window` of 2 position i adds its vector to the blocks i and i + 1, the last one to the first block, too, and
+    positions choose together (`joint_responses`).
     """
-    responses = xp.matmul(xp.reshape(rows, (-1, code_length, codebook.shape[0])), codebook)
-    return responses - 0.5 * xp.sum(xp.square(codebook), axis=0) if half_norm_bias else responses
+    blocks = xp.reshape(rows, (-1, code_length, codebook.shape[0] // window))
+    if window == 2:
+        blocks = xp.concatenate([blocks, xp.concatenate([blocks[:, 1:], blocks[:, :1]], axis=1)], axis=2)
+    responses = xp.matmul(blocks, codebook)
+    if half_norm_bias:
+        responses = responses - 0.5 * xp.sum(xp.square(codebook), axis=0)
+    if window == 1:
+        return responses
+    first, second = codebook[: codebook.shape[0] // 2], codebook[codebook.shape[0] // 2 :]
+    return joint_responses(xp, responses, -xp.matmul(xp.transpose(second), first))
+
+
+def joint_responses(xp: Any, responses: Array, pairs: Array) -> Array:
+    """For each position and symbol the largest sum over a whole code that has this symbol there, `(N, M, Q)`.
+
+    A code c is worth `sum_i responses[i, c_i] + pairs[c_i, c_i+1]`, on a ring of M positions: its largest responses are
+    the best code (max-product, or Viterbi from both sides). What lies more than `REACH` positions away is left out.
+    """
+    ahead = _max_sums(xp, responses, pairs)
+    behind = _max_sums(xp, responses[:, ::-1], xp.transpose(pairs))[:, ::-1]
+    return responses + ahead + behind
+
+
+def _max_sums(xp: Any, responses: Array, pairs: Array) -> Array:
+    """Largest sum over the positions before each one, with every symbol there, `(N, M, Q)`.
+
+    The ring is cut into arcs that are gone through side by side, each from `REACH` positions before it.
+    """
+    length = responses.shape[1]
+    reach, arc = joint_steps(length)
+    count = length // arc
+    around = xp.concatenate([responses[:, length - reach :], responses], axis=1)
+    sums = 0.0 * responses[:, :count]
+    found = []
+    for step in range(reach + arc):
+        if step >= reach:
+            found.append(sums)
+        here = around[:, step : step + (count - 1) * arc + 1 : arc]
+        sums = xp.max(xp.expand_dims(sums + here, -1) + pairs, axis=-2)
+    return xp.reshape(xp.stack(found, axis=2), (-1, length, responses.shape[2]))
+
+
+def joint_steps(code_length: int) -> tuple[int, int]:
+    """Positions before each arc that are gone through, and positions of an arc, a divisor of the code length."""
+    arc = max(size for size in range(1, REACH + 1) if code_length % size == 0)
+    return min(REACH, code_length), arc
 
 
 def centred(xp: Any, kernel: Array, alphabet_size: int) -> Array:

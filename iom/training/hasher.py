@@ -22,7 +22,7 @@ from iom.keys import KEY_KINDS
 from iom.models.embedder import Embedder, load_embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.adapter import discriminant_whitening, independent_parts, leading_directions, within_class_whitening
-from iom.nn.frames import CODEBOOK_ROWS, PRODUCT, fitted_codebook
+from iom.nn.frames import CODEBOOK_ROWS, PRODUCT, fitted_codebook, widened
 from iom.nn.hash_network import BOTTLENECK, LEARNED_LAYER, PROJECTION, build_hasher, shape_of
 from iom.nn.hash_numpy import check_sizes
 from iom.nn.layers.cosine import ClassCentres, CosineLogits
@@ -164,8 +164,8 @@ def _fit_codebook(network: keras.Model, config: Stage2Config, data: Stage2Data) 
     orders = np.array([derive(key, shape["key_size"], shape["keep"]) for key in keys], np.int32)
     inputs = {"embedding": rows, "order": orders[np.arange(count) % len(keys)]}
     keyed = keras.Model(network.input, layer.input).predict(inputs, batch_size=1024, verbose=0)
-    blocks = keyed.reshape(-1, layer.codebook.shape[0])
-    layer.set_weights([fitted_codebook(blocks, config.hasher.alphabet_size, seed=config.seed)])
+    blocks = keyed.reshape(-1, layer.codebook.shape[0] // layer.window)
+    layer.set_weights([widened(fitted_codebook(blocks, config.hasher.alphabet_size, seed=config.seed), layer.window)])
 
 
 def _adapted(rows: NDArray[np.float32], start: NDArray[np.float32] | None) -> NDArray[np.float32]:

@@ -1,8 +1,12 @@
 """Product frames: the codebook, the layer, and what it becomes in NumPy and in attacks."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.cluster.vq import vq
 
 from iom.attacks.base import Leak
@@ -14,7 +18,7 @@ from iom.keys import TransformKey
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.frames import drawn_codebook, fitted_codebook, product_kernel
 from iom.nn.hash_network import build_hasher, head_program
-from iom.nn.hash_numpy import Head
+from iom.nn.hash_numpy import Head, joint_responses
 from iom.nn.layers.product import ProductProjection
 
 SIZE, KEY = 32, TransformKey(bytes(range(32)))
@@ -104,6 +108,8 @@ def test_a_codebook_of_few_rows_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"window": 2, "half_norm_bias": False}, "window: expected 1 but with"),
+        ({"projection": "simplex", "window": 2}, "window: expected 1 but with"),
         ({"refinement_steps": 3}, "refinement_steps: expected 0 with projection 'product'"),
         ({"projection": "simplex", "half_norm_bias": False}, "half_norm_bias: expected true"),
     ],
@@ -118,9 +124,87 @@ def test_blocks_are_equal():
         made(code_length=12)
 
 
-@pytest.mark.parametrize("settings", [{}, {"half_norm_bias": False}, {"bottleneck": 16}, {"key_kind": "permutation"}])
+def trained_like(hasher, seed=3):
+    """The hasher with a codebook whose second blocks are not zero."""
+    layer = hasher.model.get_layer("projection")
+    codebook = np.asarray(layer.codebook)
+    noise = np.random.default_rng(seed).normal(size=codebook.shape).astype(np.float32)
+    layer.set_weights([codebook + 0.3 * codebook.std() * noise])
+    return hasher
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 6])
+def test_positions_of_a_window_choose_the_best_whole_code(length):
+    """Of all codes, tried one by one."""
+    random = np.random.default_rng(length)
+    responses, pairs = random.normal(size=(4, length, 3)), random.normal(size=(3, 3))
+    found = joint_responses(np, responses, pairs)
+    codes = np.array(list(itertools.product(range(3), repeat=length)))
+    for row in range(4):
+        worth = sum(
+            responses[row, i, codes[:, i]] + pairs[codes[:, i], codes[:, (i + 1) % length]] for i in range(length)
+        )
+        if length > 2:  # shorter rings meet themselves within the reach
+            np.testing.assert_array_equal(found[row].argmax(1), codes[worth.argmax()])
+
+
+@settings(max_examples=30, deadline=None)
+@given(length=st.integers(3, 40), symbols=st.integers(2, 8), seed=st.integers(0, 2**32 - 1))
+def test_no_single_symbol_improves_a_code_of_a_window(length, symbols, seed):
+    random = np.random.default_rng(seed)
+    responses, pairs = random.normal(size=(1, length, symbols)), 0.2 * random.normal(size=(symbols, symbols))
+    code = joint_responses(np, responses, pairs)[0].argmax(1)
+
+    def worth(code):
+        return sum(responses[0, i, code[i]] + pairs[code[i], code[(i + 1) % length]] for i in range(length))
+
+    best = worth(code)
+    for position in range(length):
+        for symbol in range(symbols):
+            other = code.copy()
+            other[position] = symbol
+            assert worth(other) <= best + 1e-6
+
+
+def test_a_window_whose_next_block_is_zero_is_the_plain_product_frame(embeddings):
+    plain, wide = made(), made(window=2)
+    np.testing.assert_array_equal(plain.hash(embeddings, KEY), wide.hash(embeddings, KEY))
+    assert plain.fingerprint != wide.fingerprint
+
+
+def test_a_code_of_a_window_reads_back_into_both_blocks(embeddings):
+    layer = trained_like(made(window=2)).model.get_layer("projection")
+    codebook = np.asarray(layer.codebook)
+    codes = np.random.default_rng(2).integers(16, size=(5, 8))
+    expected = np.zeros((5, 8, 4), np.float32)
+    for position in range(8):
+        expected[:, position] += codebook[:4].T[codes[:, position]]
+        expected[:, (position + 1) % 8] += codebook[4:].T[codes[:, position]]
+    hot = np.eye(16, dtype=np.float32)[codes]
+    np.testing.assert_allclose(np.asarray(layer.read_back(hot)), expected.reshape(5, SIZE), atol=1e-6)
+    np.testing.assert_allclose(
+        hot.reshape(5, -1) @ product_kernel(codebook, 8, 2).T, expected.reshape(5, SIZE), atol=1e-6
+    )
+
+
+def test_codes_of_a_window_are_nearest_to_their_rows(embeddings):
+    """No other symbol at any position brings the code, read back, nearer."""
+    hasher = trained_like(made(window=2))
+    vectors = product_kernel(np.asarray(hasher.model.get_layer("projection").codebook), 8, 2).reshape(SIZE, 8, 16)
+    orders = np.broadcast_to(hasher._orders(KEY, 60), (60, hasher.order_width)).astype(np.int32)
+    rows, codes = hasher.head.keyed_rows(embeddings, orders), hasher.hash(embeddings, KEY)
+    for row, code in zip(rows, codes, strict=True):
+        held = vectors[:, np.arange(8), code].sum(1)
+        others = held[:, None, None] - vectors[:, np.arange(8), code][:, :, None] + vectors
+        remainder = np.square(row[:, None, None] - others).sum(0)
+        assert remainder.min() >= np.square(row - held).sum() - 1e-5
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"half_norm_bias": False}, {"bottleneck": 16}, {"key_kind": "permutation"}, {"window": 2}]
+)
 def test_the_hash_in_numpy_is_that_of_keras(embeddings, settings, tmp_path):
-    hasher = made(**settings)
+    hasher = trained_like(made(**settings))
     head = Head(*head_program(hasher.model))
     orders = np.broadcast_to(hasher._orders(KEY, 60), (60, hasher.order_width)).astype(np.int32)
     np.testing.assert_array_equal(head.hash(embeddings, orders), hasher.hash(embeddings, KEY))

@@ -81,12 +81,15 @@ def exported(loaded, faces, tmp_path_factory):
 PRODUCT = {"projection": "product", "code_length": 32, "alphabet_size": 16, "refinement_steps": 0}
 
 
-@pytest.mark.parametrize("kind", [*KEY_KINDS, "two symbols", "product", "product without a bias"])
+@pytest.mark.parametrize("kind", [*KEY_KINDS, "two symbols", "product", "product without a bias", "product, window"])
 def test_every_kind_of_key_works_in_an_artefact(loaded, faces, tmp_path, kind):
     if kind == "two symbols":
         source = source_of(loaded, "permutation", alphabet_size=2, refinement_steps=10)
     elif kind.startswith("product"):
-        source = source_of(loaded, "orthogonal", **PRODUCT, half_norm_bias=kind == "product")
+        window = 2 if kind.endswith("window") else 1
+        source = source_of(loaded, "orthogonal", **PRODUCT, half_norm_bias="without" not in kind, window=window)
+        layer = source.hasher.model.get_layer("projection")
+        layer.set_weights([np.random.default_rng(1).normal(0, 0.06, layer.codebook.shape)])
     else:
         source = source_of(loaded, kind, **SETTINGS[kind])
     exporter = Exporter(source, calibration=faces.images[:4], faces=faces, key=KEY)
@@ -102,7 +105,7 @@ def test_every_kind_of_key_works_in_an_artefact(loaded, faces, tmp_path, kind):
     assert hasher.parts == source.hasher.parts
 
 
-@pytest.mark.parametrize("settings", [{}, PRODUCT], ids=["simplex", "product"])
+@pytest.mark.parametrize("settings", [{}, PRODUCT, PRODUCT | {"window": 2}], ids=["simplex", "product", "window"])
 def test_other_formats_say_the_same(loaded, faces, tmp_path, settings):
     source = source_of(loaded, "orthogonal", **settings)
     exporter = Exporter(source, calibration=faces.images[:4], faces=faces, key=KEY)

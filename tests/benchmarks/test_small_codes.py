@@ -43,7 +43,7 @@ def test_it_trains_and_measures(tmp_path, root, monkeypatch, capsys):
     lists.mkdir()
     images = sorted(path.relative_to(tmp_path / "data/fiw_112x112") for path in (tmp_path / "data").glob("fiw*/*/*"))
     (lists / "fiw_clean.txt").write_text("".join(f"{path}\n" for path in images))
-    (lists / "fiw_probable_duplicates.tsv").write_text("")
+    (lists / "fiw_probable_duplicates.tsv").write_text("subject_0000\tsubject_0001\t0.1\n")
     (tmp_path / "c.yaml").write_text(
         f"base: {root / 'configs/stage2/short_trained.yaml'}\n"
         "data: {holdout: 0.4, group_separator: ''}\n"

@@ -1,6 +1,7 @@
 """The codes in memory against a dictionary, by differing positions and by asymmetric distance."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -164,6 +165,26 @@ def test_pages_of_shards_are_all_references(tmp_path_factory, records, count, bl
             found += part
         assert sorted(found) == sorted(records)
     place.close()
+
+
+def test_what_was_added_is_found_without_reading_the_rest(place):
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode="subject")
+    for records in (range(20_000), [20_000]):
+        references = [Reference("door", f"s{each}", -1, each, 0, bytes(48), bytes(16)) for each in records]
+        gallery.store.add(references, gallery.event("import", "door"), imported=True)
+
+    def seconds(since):
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            count = sum(map(len, gallery.store.pages("door", since=since)))
+            times.append(time.perf_counter() - began)
+        return count, min(times)
+
+    (every, slow), (added, fast) = seconds(0), seconds(gallery.store.version("door") - 1)
+    assert (every, added) == (20_001, 1)
+    assert fast < slow / 100  # by reading the table it is a fiftieth
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

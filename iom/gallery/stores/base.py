@@ -151,17 +151,29 @@ _REFERENCES_OF_SUBJECT = (
     .where(REFERENCES.c.application == _ID, REFERENCES.c.subject == sa.bindparam("of_subject"))
     .order_by(REFERENCES.c.slot)
 )
-_PAGE = sa.select(*_REFERENCE).where(
+_IN_SHARD = sa.and_(
     REFERENCES.c.application == _ID,
-    REFERENCES.c.record > sa.bindparam("after", type_=LONG),
-    REFERENCES.c.record < sa.bindparam("until", type_=LONG),
     (REFERENCES.c.record // sa.bindparam("block", type_=LONG)) % sa.bindparam("shards", type_=LONG)
     == sa.bindparam("number", type_=LONG),
 )
-_PAGE_OF_ALL = _PAGE.order_by(REFERENCES.c.record).limit(sa.bindparam("limit", type_=sa.Integer))
-# Few references were added since a version: materialized, so that they are found by the index on versions.
-_ADDED = _PAGE.where(REFERENCES.c.version > _SINCE).cte("added_since").prefix_with("MATERIALIZED")
-_PAGE_OF_ADDED = sa.select(_ADDED).order_by(_ADDED.c.record).limit(sa.bindparam("limit", type_=sa.Integer))
+_AFTER, _UNTIL, _LIMIT = (sa.bindparam(name, type_=LONG) for name in ("after", "until", "limit"))
+_PAGE_OF_ALL = (
+    sa.select(*_REFERENCE)
+    .where(_IN_SHARD, REFERENCES.c.record > _AFTER, REFERENCES.c.record < _UNTIL)
+    .order_by(REFERENCES.c.record)
+    .limit(_LIMIT)
+)
+# Few references were added since a version: materialized, and without bounds of the record within, so that they are
+# found by the index on versions.
+_ADDED = (
+    sa.select(*_REFERENCE)
+    .where(_IN_SHARD, REFERENCES.c.version > _SINCE)
+    .cte("added_since")
+    .prefix_with("MATERIALIZED")
+)
+_PAGE_OF_ADDED = (
+    sa.select(_ADDED).where(_ADDED.c.record > _AFTER, _ADDED.c.record < _UNTIL).order_by(_ADDED.c.record).limit(_LIMIT)
+)
 _TOMBSTONES_SINCE = sa.select(*_TOMBSTONE).where(TOMBSTONES.c.application == _ID, TOMBSTONES.c.version > _SINCE)
 # The inner query is answered by the index on subjects alone.
 _OF_SUBJECT = sa.select(TOMBSTONES.c.record).where(

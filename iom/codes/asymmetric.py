@@ -23,6 +23,7 @@ LENGTH = 4096
 """Length of a keyed row and of the longest vector before they are rounded."""
 MAX_DISTANCE = 2 * UNIT
 _BLOCK_BYTES = 1 << 25
+_FEW_DIMENSIONS = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +74,16 @@ class CodeVectors:
     def _wide(self) -> NDArray[np.float64]:
         return self.kernel.astype(np.float64)
 
+    @functools.cached_property
+    def _blocks(self) -> NDArray[np.float64] | None:
+        """Vectors `(M, d, Q)` of a product frame with few dimensions a position, which sees its own block alone."""
+        size, rest = divmod(self.row_size, self.code_length)
+        if rest or not 1 <= size <= _FEW_DIMENSIONS:
+            return None
+        positions = np.arange(self.code_length)
+        own = self._wide.reshape(self.code_length, size, self.code_length, -1)[positions, :, positions]
+        return own if np.count_nonzero(own) == np.count_nonzero(self.kernel) else None
+
     def read_back(self, codes: ArrayLike) -> NDArray[np.float64]:
         """V(c), the sum of the vectors that codes `(N, M)` chose, `(N, K)`, exact integers.
 
@@ -98,7 +109,10 @@ class CodeVectors:
             CodeError: Rows of another size.
         """
         wide = self.checked_rows(rows).astype(np.float64)
-        return (wide @ self._wide).astype(np.int32).reshape(len(wide), -1, self.alphabet_size)
+        if self._blocks is None:
+            return (wide @ self._wide).astype(np.int32).reshape(len(wide), -1, self.alphabet_size)
+        parts = wide.reshape(len(wide), self.code_length, -1, 1)
+        return np.asarray(sum(parts[:, :, n] * self._blocks[:, n] for n in range(parts.shape[2])), np.int32)
 
     def checked_rows(self, rows: ArrayLike) -> NDArray[np.int32]:
         """Keyed rows `(B, K)` as they are; a `CodeError` for another size or type."""

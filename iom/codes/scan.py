@@ -328,29 +328,25 @@ class _Layout(NamedTuple):
         """Sums of responses `(B, M, Q)` by the value of a group, `(B, groups, values)`."""
         count, code_length, alphabet_size = responses.shape
         groups = self.words * 32 // self.bits
-        known = np.zeros((count, groups * self.per_group, 1 << self.symbol_bits), np.int32)
-        known[:, :code_length] = responses[:, :, :1]  # values that are no symbol widen no range
-        known[:, :code_length, :alphabet_size] = responses
+        known = responses
+        if known.shape[1:] != (groups * self.per_group, 1 << self.symbol_bits):
+            known = np.zeros((count, groups * self.per_group, 1 << self.symbol_bits), np.int32)
+            known[:, :code_length] = responses[:, :, :1]  # values that are no symbol widen no range
+            known[:, :code_length, :alphabet_size] = responses
         grouped = known.reshape(count, groups, self.per_group, -1)
         sums: NDArray[np.int32] = grouped[:, :, 0]
         for place in range(1, self.per_group):
             sums = (grouped[:, :, place, :, None] + sums[:, :, None, :]).reshape(count, groups, -1)
-        return np.tile(sums, (1, 1, (1 << self.bits) // sums.shape[2]))  # bits that are not used change nothing
+        unused = (1 << self.bits) // sums.shape[2]  # bits that change nothing
+        return np.ascontiguousarray(sums) if unused == 1 else np.tile(sums, (1, 1, unused))
 
     def probes(self, vectors: CodeVectors, rows: NDArray[np.int32]) -> _Probes:
         """Tables of keyed rows `(B, K)`."""
         sums = self.sums(vectors.responses(rows))
         count = len(rows)
-        lengths = row_lengths(rows)
+        scales = np.stack([np.ones(count), np.zeros(count), row_lengths(rows)], axis=1)
         if self.bits != NIBBLE:
-            scales = np.stack([np.ones(count), np.zeros(count), lengths], axis=1)
             return _Probes(np.zeros((count, 0, 128), np.uint8), sums, scales)
-        by_word = np.ascontiguousarray(sums.reshape(count, self.words, 4, 2, 16).swapaxes(2, 3))  # word, half, byte
-        lowest = by_word.min(axis=4, keepdims=True)
-        above = by_word - lowest
-        # The two entries of a byte add up to at most 255, rounded up as they are.
-        steps = np.maximum(-(-above.max(axis=4).sum(axis=2, dtype=np.int64).max(axis=(1, 2)) // 253), 1)
-        entries = -(-above // steps[:, None, None, None, None])
-        scales = np.stack([steps, lowest.sum(axis=(1, 2, 3, 4), dtype=np.int64), lengths], axis=1)
-        tables = entries.astype(np.uint8).reshape(count, self.words, 128)
-        return _Probes(tables, by_word.reshape(count, -1, 16), scales)
+        ordered, tables = np.empty_like(sums), np.empty((count, self.words, 128), np.uint8)
+        kernels(sums.size).probe_kernel()(sums, ordered, tables, scales)
+        return _Probes(tables, ordered, scales)

@@ -303,3 +303,46 @@ def test_lengths_are_those_of_the_vectors(code_length, alphabet_size):
             patch.setattr(scan, "kernels", lambda words, module=module: module)
             stored = interleaved(vectors, codes)
         np.testing.assert_array_equal(stored._lengths[:3000], vectors.lengths(codes))
+
+
+@pytest.mark.parametrize(
+    ("code_length", "alphabet_size", "size"), [(40, 2, 40), (16, 16, 32), (30, 5, 120), (24, 3, 24)]
+)
+def test_a_product_frame_is_searched_as_every_other(code_length, alphabet_size, size):
+    """Each position sees a block of its own: responses are computed block by block."""
+    generator = np.random.default_rng(11)
+    kernel = np.zeros((size, code_length, alphabet_size))
+    blocks = size // code_length
+    for position in range(code_length):
+        own = slice(blocks * position, blocks * (position + 1))
+        kernel[own, position] = generator.normal(size=(blocks, alphabet_size))
+    vectors = CodeVectors.of_kernel(kernel.reshape(size, -1), alphabet_size, centred=False)
+    rows = keyed_rows(generator.normal(size=(3, size)))
+    expected = rows.astype(np.int64) @ vectors.kernel.astype(np.int64)
+    np.testing.assert_array_equal(vectors.responses(rows), expected.reshape(3, code_length, alphabet_size))
+    codes = generator.integers(0, alphabet_size, (90, code_length))
+    order, distances = ordered(loop(vectors, codes, rows), 90)
+    found = interleaved(vectors, codes).nearest(rows, 90)
+    np.testing.assert_array_equal(found.rows, order)
+    np.testing.assert_array_equal(found.distances, distances)
+
+
+@settings(deadline=None, max_examples=30)
+@given(scale=st.sampled_from([0, 1, 3, 200, 10**6, 2**28]), words=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
+def test_tables_of_probes_are_the_same_and_fit_their_bytes(scale, words, seed):
+    sums = np.random.default_rng(seed).integers(-scale, scale + 1, (3, 8 * words, 16), np.int32)
+    made = []
+    for module in MODULES.values():
+        arrays = np.empty_like(sums), np.empty((3, words, 128), np.uint8), np.ones((3, 3))
+        module.probe_kernel()(sums, *arrays)
+        made.append(arrays)
+    for one, other in zip(*made, strict=True):
+        np.testing.assert_array_equal(one, other)
+    held, tables, scales = made[0]
+    entries = tables.reshape(3, words, 2, 64).astype(int)
+    assert entries.sum(axis=2).max() <= 255
+    lowest = held.min(axis=2, keepdims=True).astype(float)
+    bound = tables.reshape(held.shape) * scales[:, 0, None, None] + lowest
+    assert (bound >= held).all()
+    assert (bound < held + scales[:, 0, None, None]).all()
+    np.testing.assert_array_equal(lowest.sum(axis=(1, 2)), scales[:, 1])

@@ -22,7 +22,7 @@ from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
-from iom.codes._kernels.portable import NIBBLE, SCAN_ROWS, Kernel
+from iom.codes._kernels.portable import NIBBLE, PAIR, SCAN_ROWS, Kernel
 from iom.codes.asymmetric import UNIT
 
 UNROLLED_WORDS = (1, 2, 4, 8, 16, 24, 32)
@@ -466,6 +466,15 @@ def scan_table_kernel(bits: int) -> Kernel:
     return _scan_table(bits)
 
 
+def probe_kernel() -> Kernel:
+    """`(sums, ordered, tables, scales)`: tables of probes from their sums of responses `(B, groups, 16)`.
+
+    `ordered` gets the sums by word, half and byte, `tables` their entries, and the first two columns of `scales` the
+    step of an entry and the sum of the least ones; see `iom.codes.scan`.
+    """
+    return _probes()
+
+
 def length_kernel(bits: int) -> Kernel:
     """`(words, table, squares)`: square lengths of codes `(N, words)`, over some columns of the vectors.
 
@@ -832,3 +841,35 @@ def _lengths(bits: int) -> Kernel:
             squares[n] += total
 
     return lengths
+
+
+@functools.cache
+def _probes() -> Kernel:
+    scales_type = types.Array(types.float64, 2, "C")
+
+    @_compiled(_SUMS, types.Array(types.int32, 3, "C"), types.Array(types.uint8, 3, "C"), scales_type)
+    def probes(sums: Any, ordered: Any, tables: Any, scales: Any) -> None:
+        lowest = np.empty(sums.shape[1], np.int32)
+        for query in range(sums.shape[0]):
+            widest, base = np.int64(0), np.int64(0)
+            for byte in range(sums.shape[1] // 2):
+                both = np.int64(0)
+                for half in range(2):
+                    place = byte // 4 * 8 + half * 4 + byte % 4
+                    least = most = sums[query, 2 * byte + half, 0]
+                    for value in range(16):
+                        found = sums[query, 2 * byte + half, value]
+                        ordered[query, place, value] = found
+                        least, most = min(least, found), max(most, found)
+                    lowest[place] = least
+                    base += least
+                    both += np.int64(most) - np.int64(least)
+                widest = max(widest, both)
+            step = max(np.ceil(widest / PAIR), 1.0)
+            for place in range(sums.shape[1]):
+                for value in range(16):
+                    above = np.float64(ordered[query, place, value]) - np.float64(lowest[place])
+                    tables[query, place // 8, place % 8 * 16 + value] = np.uint8(np.ceil(above / step))
+            scales[query, 0], scales[query, 1] = step, np.float64(base)
+
+    return probes

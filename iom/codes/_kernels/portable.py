@@ -11,6 +11,8 @@ from iom.codes.asymmetric import asymmetric_distances
 Kernel = Callable[..., Any]
 NIBBLE = 4
 """Bits of a look-up that byte shuffles do; those of 8 bits are done one by one."""
+PAIR = 253
+"""Steps in the entries of the two half bytes of a byte before they are rounded up: after it they are at most 255."""
 SCAN_ROWS = 64
 """Codes of a block of a scan."""
 _WORDS_AT_A_TIME = 1 << 17  # temporary arrays stay in the second-level cache
@@ -87,6 +89,15 @@ def scan_table_kernel(bits: int) -> Kernel:
     return table
 
 
+def probe_kernel() -> Kernel:
+    """`(sums, ordered, tables, scales)`: tables of probes from their sums of responses `(B, groups, 16)`.
+
+    `ordered` gets the sums by word, half and byte, `tables` their entries, and the first two columns of `scales` the
+    step of an entry and the sum of the least ones; see `iom.codes.scan`.
+    """
+    return _probes
+
+
 def length_kernel(bits: int) -> Kernel:
     """`(words, table, squares)`: square lengths of codes `(N, words)`, over some columns of the vectors.
 
@@ -147,6 +158,17 @@ def _scanned(
                 products += by_byte[:, 4 * word + byte][:, octets[:, :, byte]]
         products = products.reshape(len(sums), -1)[:, : rows.stop - rows.start]
         yield rows, asymmetric_distances(products, lengths[rows], scales[:, 2:])
+
+
+def _probes(sums: Any, ordered: Any, tables: Any, scales: Any) -> None:
+    count = len(sums)
+    by_word = np.ascontiguousarray(sums.reshape(count, -1, 4, 2, 16).swapaxes(2, 3))  # word, half, byte
+    lowest = by_word.min(axis=4, keepdims=True)
+    above = by_word - lowest
+    steps = np.maximum(np.ceil(above.max(axis=4).sum(axis=2, dtype=np.int64).max(axis=(1, 2)) / PAIR), 1.0)
+    ordered[:] = by_word.reshape(ordered.shape)
+    tables[:] = np.ceil(above / steps[:, None, None, None, None]).reshape(tables.shape)
+    scales[:, 0], scales[:, 1] = steps, lowest.sum(axis=(1, 2, 3, 4), dtype=np.int64)
 
 
 def _by_byte(bits: int, sums: NDArray[np.int32]) -> NDArray[np.int64]:

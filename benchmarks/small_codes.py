@@ -4,11 +4,11 @@
     python -m benchmarks.small_codes --embedder dlib_resnet.bundled --set cfp
 
 All pairs of LFW (every subject, at most 20 images), or of the frontal images of CFP, the keys stolen, for codes of 64,
-32 and 16 bytes. The plain names are the default of stage 2, a product frame found by k-means on Families in the Wild;
-`trained` is what `--config` trains by gradient, `start` what that training starts from, `float_behind_layer` the cosine
-of its rows without a code. Scalar quantisers are compared as templates and, `asymmetric`, with the rotated float
-embedding as the probe. Trained hashers lie in --output and are used again. With `--protection` the 32-byte code is also
-linked across keys and attacked with its key.
+32 and 16 bytes. The plain names are what `--config` trains on Families in the Wild, by default that of stage 2;
+`untrained` is the frame that it starts from (product quantisation by k-means), `float_behind_layer` the cosine of its
+rows without a code. Scalar quantisers are compared as templates and, `asymmetric`, with the rotated float embedding as
+the probe. Trained hashers lie in --output and are used again. With `--protection` the 32-byte code is also linked
+across keys and attacked with its key.
 
 Ends with one line of JSON; rates are fractions, means over the keys, intervals are 95 % over subjects and keys.
 """
@@ -43,7 +43,7 @@ SCALARS = {64: "scalar_4bit", 32: "scalar_2bit", 16: "scalar_1bit"}
 """Of an embedding of 128 dimensions."""
 SETS = ("lfw", "cfp")
 STORED = "mobilefacenet_y1.ms1m"
-DEFAULT = "default"
+LEARNED, UNTRAINED = "learned", "untrained"
 FMR = 1e-3
 FRESH_KEYS = 40
 LINKER = "keyless_linker"
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = new_parser("python -m benchmarks.small_codes", str(__doc__))
     parser.add_argument("--embedder", default=STORED, help="manifest name or file; default: %(default)s")
     parser.add_argument("--set", dest="test_set", choices=SETS, default="lfw", help="default: %(default)s")
-    parser.add_argument("--config", default="configs/stage2/short_trained.yaml", help="default: %(default)s")
+    parser.add_argument("--config", default="configs/stage2/mobilefacenet_y1_64x16.yaml", help="default: %(default)s")
     parser.add_argument("--bytes", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--keys", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--images", type=int, default=AT_MOST, help="of a subject, at most")
@@ -84,7 +84,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     for size in arguments.bytes:
         figures |= _rows(size, hashers[size], pairs, embeddings, arguments, draws)
     if arguments.protection and 32 in arguments.bytes:
-        figures |= _protection(hashers[32][DEFAULT], pairs, embeddings, labels, data, arguments)
+        figures |= _protection(hashers[32][LEARNED], pairs, embeddings, labels, data, arguments)
     print(json.dumps(figures))
     return 0
 
@@ -105,18 +105,17 @@ def _rows(
     for name, hasher in hashers.items():
         measured[name] = _trials(pairs, hasher, embeddings, arguments, draws)
         _show(f"{size} B {name}", measured[name])
-        prefix = "" if name == DEFAULT else f"{name}_"
+        prefix = "" if name == LEARNED else f"{name}_"
         figures |= {f"{prefix}{rate.removesuffix('_1e4')}_{size}": measured[name].mean(rate) for rate in RATES}
-    behind = float_trial(pairs, hashers["trained"].rows(embeddings, _keys(arguments)[0]), Draws(replicates=0))
+    behind = float_trial(pairs, hashers[LEARNED].rows(embeddings, _keys(arguments)[0]), Draws(replicates=0))
     _show(f"float behind the layer of {size} B", behind)
     figures |= {f"float_behind_layer_{rate.removesuffix('_1e4')}_{size}": behind.mean(rate) for rate in RATES}
     if draws.replicates:
-        for other, known_as in ((DEFAULT, "untrained"), ("start", "start")):
-            for rate, suffix in (("fnmr_1e4", ""), ("eer", "_eer")):
-                interval = measured["trained"].difference(measured[other], rate)
-                figures[f"learned_minus_{known_as}{suffix}_{size}"] = [interval.low, interval.high]
-        interval = measured[DEFAULT].interval("fnmr_1e4")
-        figures[f"fnmr_{size}_interval"] = [interval.low, interval.high]
+        for rate, suffix in (("fnmr_1e4", ""), ("eer", "_eer")):
+            interval = measured[LEARNED].difference(measured[UNTRAINED], rate)
+            figures[f"learned_minus_untrained{suffix}_{size}"] = [interval.low, interval.high]
+            interval = measured[LEARNED].interval(rate)
+            figures[f"{rate.removesuffix('_1e4')}_{size}_interval"] = [interval.low, interval.high]
     for name, trials in _scalar_trials(SCALARS[size], pairs, embeddings, arguments):
         _show(f"{size} B {name}", trials)
         suffix = "_asymmetric" if name.endswith("asymmetric") else ""
@@ -161,16 +160,12 @@ def _config(size: int, arguments: argparse.Namespace) -> "Stage2Config":
 
 
 def _hashers(size: int, data: "Stage2Data", arguments: argparse.Namespace) -> "dict[str, FaceHasher]":
-    """The default of stage 2, the start of a training, and what it ends with."""
+    """What a training ends with, and what it starts from."""
     from iom.training.hasher import untrained_hasher
 
     config = _config(size, arguments)
-    plain = {"whitening": 0.0, "equalisation": 0.0, "train_learned_layer": False, "train_projection": False}
-    return {
-        DEFAULT: untrained_hasher(config.replace(hasher=config.hasher.replace(**plain)), data),
-        "start": untrained_hasher(config, data),
-        "trained": _trained(config, data, arguments.output / f"{arguments.embedder}_{size}"),
-    }
+    folder = arguments.output / Path(arguments.config).stem / f"{arguments.embedder}_{size}"
+    return {LEARNED: _trained(config, data, folder), UNTRAINED: untrained_hasher(config, data)}
 
 
 def _trained(config: "Stage2Config", data: "Stage2Data", folder: Path) -> "KerasFaceHasher":

@@ -298,8 +298,8 @@ class HasherConfig(CodeConfig):
     half_norm_bias: bool = True
     """Of a product frame: a position chooses the vector nearest to its block; false: the one of the largest product."""
     window: Annotated[int, Field(ge=1, le=2)] = 1
-    """Of a product frame: blocks that a position reaches, its own, or the next one, too. Two share what neighbours leave
-    of a block; it gains once the codebook is trained, which starts with nothing in the next block."""
+    """Of a product frame: blocks that a position reaches, its own, or the next one, too. The codebook starts with
+    nothing in the next block: 2 gains once it is trained."""
     train_projection: bool = False
     inverse_temperature: Annotated[float, Field(gt=0, le=MaxTemperature)] = 20.0
     """T of the relaxed codes, at the start of the training."""
@@ -755,7 +755,9 @@ SHORT_CODES: dict[str, Any] = {
     "code_length": 64,
     "alphabet_size": 16,
     "comparison": "asymmetric",
+    "window": 2,
     "refinement_steps": 0,
+    "train_projection": True,
     "whitening": 0.0,
 }
 """Settings of the hasher of stage 2, where a configuration names no projection."""
@@ -770,11 +772,11 @@ class Stage2Config(Section):
     embedder: EmbedderConfig = EmbedderConfig()
     hasher: HasherConfig = HasherConfig(**SHORT_CODES)
     """A section that names no projection is the product frame of short codes, with the changes it names."""
-    losses: Many[AnyCodeLoss] = (OperatingPointConfig(), QuantizationConfig(form="reconstruction"))
+    losses: Many[AnyCodeLoss] = (QuantizationConfig(form="reconstruction"),)
     """Each with a name, a weight and settings of its own."""
-    batches: BatchConfig = BatchConfig(subjects=300, steps_per_epoch=40)
-    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=1e-4, weight_decay=0.0, warmup_epochs=0.0)
-    epochs: NonNegativeInt = 0
+    batches: BatchConfig = BatchConfig(subjects=300, steps_per_epoch=50)
+    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=4e-3, weight_decay=0.0, warmup_epochs=0.0)
+    epochs: NonNegativeInt = 4
     """0 trains nothing by gradient: frame, whitening and refinement as they start."""
     checkpoint_steps: NonNegativeInt = 0
     """Also save the resumable state every so many steps; 0: at the end of each epoch only."""

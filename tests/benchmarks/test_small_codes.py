@@ -45,7 +45,7 @@ def test_it_trains_and_measures(tmp_path, root, monkeypatch, capsys):
     (lists / "fiw_clean.txt").write_text("".join(f"{path}\n" for path in images))
     (lists / "fiw_probable_duplicates.tsv").write_text("subject_0000\tsubject_0001\t0.1\n")
     (tmp_path / "c.yaml").write_text(
-        f"base: {root / 'configs/stage2/short_trained.yaml'}\n"
+        f"base: {root / 'configs/stage2/mobilefacenet_y1_64x16.yaml'}\n"
         "data: {holdout: 0.4, group_separator: ''}\n"
         "batches: {subjects: 6, images: 2, steps_per_epoch: 2}\n"
         "epochs: 1\n"

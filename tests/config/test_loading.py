@@ -252,7 +252,7 @@ def test_a_loss_of_the_list_is_set_by_its_name(tmp_path):
     assert [(loss.name, loss.weight) for loss in config.losses] == [("triplet", 2.0), ("balance", 0.1)]
     assert config.losses[0].margin == 0.2
     config = load_config(Stage2Config, overrides=["losses.logistic.slope=20"])  # beside the default
-    assert [loss.name for loss in config.losses] == ["operating_point", "quantization", "logistic"]
+    assert [loss.name for loss in config.losses] == ["quantization", "logistic"]
     with pytest.raises(ConfigError, match=r"--set losses.triplet: .*losses.triplet.weight=1"):
         load_config(Stage2Config, overrides=["losses.triplet=1"])
     with pytest.raises(ConfigError, match=r"--set: losses.triplet.margin: expected at least 0, received -1"):

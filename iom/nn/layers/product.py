@@ -16,8 +16,8 @@ class ProductProjection(SavedArguments, keras.layers.Layer):
     """Project block i of each row on the vectors of position i, which are the same at every position: a codebook.
 
     A new layer has random vectors; set them from `iom.nn.frames.drawn_codebook` or `fitted_codebook`. Rows are of unit
-    length: the bias gives the vectors a meaning in their units. With a window of 2 the vector of position i reaches into
-    block i + 1, and the responses are those of the best whole codes (`iom.nn.hash_numpy.joint_responses`).
+    length: the bias gives the vectors a meaning in their units. With a window of 2 the vector of position i reaches
+    into block i + 1, and the responses are those of the best whole codes (`iom.nn.hash_numpy.joint_responses`).
 
     Args:
         code_length: M, positions of the code, a divisor of the size of the rows.

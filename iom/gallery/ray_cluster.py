@@ -93,7 +93,7 @@ def error_of_worker(error: Exception) -> IomError:
 def _start(ray: Any, address: str, cpus: int, ends: contextlib.ExitStack) -> None:
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
-        # Ray lets everybody write to its folder, but nobody else enter the one around it.
+        # Ray lets everybody write to its folder; only this user may enter the one around it.
         folder = ends.enter_context(tempfile.TemporaryDirectory(prefix="iom-ray-", ignore_cleanup_errors=True))
         settings |= {
             "address": LOCAL,

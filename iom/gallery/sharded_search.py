@@ -180,7 +180,7 @@ class ShardedSearcher(Searcher):
         session: See `ShardPlace`.
         seconds: Time after which a search that lacks an answer fails.
         follow: Seconds between requests by which shards load what was written, or all if they were started anew, also
-            while nobody searches.
+            while there is no search.
     """
 
     def __init__(

@@ -87,7 +87,7 @@ def test_one_photograph_is_a_folder_of_one(photographs, capsys):
 
 
 def test_commands_stand_in_groups_and_each_has_examples_of_its_own(capsys):
-    assert list(program.sections) == ["Try it", "Gallery", "Service", "Train", "Data", "Evaluate"]
+    assert list(program.sections) == ["Try it", "Gallery", "Cards", "Service", "Train", "Data", "Evaluate"]
     assert [each.name for each in program.sections["Try it"]] == ["demo", "verify", "faces"]
     for name, command in program.commands.items():
         assert main([name, "--help"]) == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from iom.baselines import BASELINES
+from iom.codes.asymmetric import MAX_DISTANCE
 from iom.config import CalibrationConfig, CodeConfig, HasherConfig, Stage2Config, load_config, save_config
 from iom.data.folders import FaceFolder
 from iom.errors import DataError, WeightsError
@@ -342,7 +343,7 @@ def test_points_and_likelihood_ratio_are_stored(place, tmp_path, capsys):
     hasher = KerasFaceHasher.load(tmp_path / "copy")
     found = hasher.calibration
     assert [point.fmr for point in found.points] == [0.05, 0.2]
-    assert found.probability(0) > found.probability(LENGTH)
+    assert found.probability(0) > found.probability(MAX_DISTANCE)
     assert found == Calibration.from_json(json.loads(json.dumps(dataclasses.asdict(found))))
     assert describe(hasher) in capsys.readouterr().out
 

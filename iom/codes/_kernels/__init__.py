@@ -42,6 +42,7 @@ def choose(wanted: str = "") -> Any:
     if wanted:
         return importlib.import_module(lookup(BACKENDS, wanted, f"kernels ({VARIABLE})"))
     try:
+        importlib.import_module("numba")  # before what it brings along, so that an error names it where it is absent
         compiled = importlib.import_module(BACKENDS["compiled"])
         compiled.paired_kernel(1, 1)  # compiled here and now, or read from the cache
     except ModuleNotFoundError as error:

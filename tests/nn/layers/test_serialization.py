@@ -12,7 +12,7 @@ import iom.nn.layers
 VALUES = {
     "keep": 3, "kind": "subset", "code_length": 6, "alphabet_size": 4, "classes": 7, "seed": 11,
     "initial": "gaussian", "refinement_steps": 2, "refinement_gain": 1.5, "trainable": False,
-    "sub_centers": 2, "with_norm": True, "share": 0.5, "slots": 2, "half_norm_bias": False,
+    "sub_centers": 2, "with_norm": True, "share": 0.5, "slots": 2, "half_norm_bias": False, "window": 2,
 }  # fmt: skip
 KINDS = (keras.layers.Layer, keras.constraints.Constraint)
 

@@ -193,6 +193,11 @@ def with_key_kind(hasher: "KerasFaceHasher", kind: str) -> "KerasFaceHasher":
             f"received {', '.join(sorted(names))}; leave --key-kinds empty"
         )
     projection = hasher.model.get_layer(PROJECTION)
+    if not hasattr(projection, "initial"):
+        raise ConfigError(
+            f"kinds of keys: a product frame is made for its own kind, {hasher.key_kind}, not for {kind}; ask for that "
+            f"one alone: --kinds {hasher.key_kind} (or leave --key-kinds empty)"
+        )
     keep = hasher.key_size // 2 if kind in ("subset", "part") else 0
     config = HasherConfig(
         code_length=hasher.code_length,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from iom._files import sha256_of
 from iom._random import numpy_stream, seed_everything
+from iom._registry import did_you_mean
 from iom.baselines import BASELINES
 from iom.config import EmbedderConfig, FolderConfig, HasherConfig, Stage2Config
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
@@ -198,7 +199,7 @@ class HasherTraining:
             f"{len(data.held_out):,} of {len(data.held_out.subjects):,} held out"
             + data.train.describe_left_out(config.data.min_images)
         )
-        self.backbone = load_backbone_model(config.embedder.weights).trainable_model if config.fine_tune else None
+        self.backbone = _trained_backbone(config) if config.fine_tune else None
         self._start = learned_start(config, data)
         self.network = initial_network(config, data, self._start)
 
@@ -314,6 +315,21 @@ class HasherTraining:
         hasher.save(self.output)
         self.report(describe(hasher))
         return hasher
+
+
+def _trained_backbone(config: Stage2Config) -> keras.Model:
+    """The backbone that trains along, its layers before `fine_tune_from` frozen (batch normalisation, too)."""
+    backbone = load_backbone_model(config.embedder.weights).trainable_model
+    if first := config.fine_tune_from:
+        names = [layer.name for layer in backbone.layers]
+        if first not in names:
+            raise ConfigError(
+                f"fine_tune_from: {config.embedder.weights} has no layer {first!r}{did_you_mean(first, names)} "
+                f"(its last ones: {', '.join(names[-12:])})"
+            )
+        for layer in backbone.layers[: names.index(first)]:
+            layer.trainable = False
+    return backbone
 
 
 def start_hasher(

@@ -45,7 +45,7 @@ from iom.photos.images import read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
 from iom.training.calibration import ValidationPairs, calibrate, describe, embedder_in_training, validation_keys
-from iom.training.loop import TrainingLoop
+from iom.training.loop import TrainingLoop, fit_in_steps
 from iom.training.optimizers import build_optimizer
 from iom.training.run_dir import RunDir
 
@@ -259,6 +259,7 @@ class HasherTraining:
             save_model=self._save,
             checkpoint_steps=config.checkpoint_steps,
             report=self.report,
+            fit=fit_in_steps(model),
         )
 
     def _verification(self) -> Callable[[], dict[str, float]]:

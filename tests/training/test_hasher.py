@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from iom.config import CODE_LOSSES, Stage2Config, load_config
+from iom.data.batches import CodeBatches
 from iom.errors import CheckpointError, ConfigError, DataError
 from iom.keys import TransformKey
 from iom.models.embedder import load_embedder
@@ -185,6 +186,15 @@ def test_fine_tuning_from_a_layer_leaves_those_before_it_as_they_are(configured,
         )
     }
     assert changed == {layer.name for layer in with_weights[-2:]}
+
+
+def test_each_batch_is_read_once(configured, tmp_path, monkeypatch):
+    """Keras' `fit` begins to read an epoch again when it ends, and may wait for that reader for ever."""
+    read = []
+    make = CodeBatches.__getitem__
+    monkeypatch.setattr(CodeBatches, "__getitem__", lambda self, index: read.append(index) or make(self, index))
+    train_hasher(configured("epochs=2", "batches.steps_per_epoch=3"), tmp_path / "run", progress=False)
+    assert read == [0, 1, 2, 0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from iom.config import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, PrecisionWarning, WeightsError
 from iom.export import exporter as exporting
 from iom.export.context import ExportSource
-from iom.export.exporter import Exporter, calibration_faces, synthetic_faces
+from iom.export.exporter import Exporter, calibration_faces
 from iom.export.folding import fold_batch_norms
 from iom.export.formats import FORMATS
+from iom.export.trial import synthetic_faces
 from iom.keys import KEY_KINDS, TransformKey
 from iom.models import artifact
 from iom.models.artifact import Calibration, Check, manifest_path, read_manifest, write_manifest

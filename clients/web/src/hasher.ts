@@ -74,6 +74,11 @@ export class Hasher {
     throw new ArtefactError("faces cannot be found yet");
   }
 
+  /** The one face of a picture that a comparison takes; a picture that is an aligned face already has no `face`. */
+  async oneFace(_picture: Picture): Promise<{ chip: Chip; face?: Face }> {
+    throw new ArtefactError("faces cannot be found yet");
+  }
+
   /** The aligned face as the network takes it. */
   async chip(_picture: Picture, _face: Face): Promise<Chip> {
     throw new ArtefactError("faces cannot be aligned yet");

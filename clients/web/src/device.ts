@@ -1,7 +1,7 @@
 /** The device: a sealed master secret and a signing key in IndexedDB, neither of which can be read out of it. */
 
 import { deleteDB, openDB, type DBSchema, type IDBPDatabase } from "idb";
-import { renderSVG } from "uqr";
+import encodeQR from "qr";
 import { copyOf, utf8, type Bytes } from "./bytes.js";
 import { KeyMaterialError } from "./errors.js";
 import { TransformKey } from "./keys.js";
@@ -150,7 +150,7 @@ export class Device {
 
   /** `exportText` as a QR code, an SVG picture. */
   async exportQr(): Promise<string> {
-    return renderSVG(await this.exportText(), { ecc: "Q", border: 4 });
+    return encodeQR(await this.exportText(), "svg", { ecc: "quartile", border: 4 });
   }
 
   /** Take the master secret of a backup in place of this device's own; the signing key stays. */

@@ -1,0 +1,29 @@
+// Builds the library into dist/: one module with its source map, the types, and the runtime's two files beside it.
+import { build } from "esbuild";
+import { execFileSync } from "node:child_process";
+import { cp, mkdir, rm } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const RUNTIME = ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
+
+await rm(here("dist"), { recursive: true, force: true });
+await mkdir(here("dist"));
+await build({
+  entryPoints: [here("src/index.ts")],
+  outfile: here("dist/index.js"),
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  platform: "browser",
+  minify: true,
+  sourcemap: true,
+  conditions: ["onnxruntime-web-use-extern-wasm"], // its WebAssembly lies beside the module
+  legalComments: "eof",
+  external: ["node:*"],
+  logLevel: "warning",
+});
+const types = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--rootDir", here("src")];
+const sources = ["--outDir", here("dist/types"), "-p", here("tsconfig.build.json")];
+execFileSync(here("node_modules/.bin/tsc"), [...types, ...sources], { stdio: "inherit" });
+for (const file of RUNTIME) await cp(here(`node_modules/onnxruntime-web/dist/${file}`), here(`dist/${file}`));

@@ -1,0 +1,161 @@
+/** Worker of the page: it computes and has the keys, so that the page stays responsive and knows no secret. */
+
+import decodeQR from "qr/decode.js";
+import {
+  Device, Hasher, IomError, KeyMaterialError, OnDeviceClient, ServiceError,
+  type Chip, type Code, type CodeMaker, type Decision,
+} from "../../src/index.js";
+import type { Action, Call, Calls, Outcome, Reply, Request as PageRequest, SentRequest } from "./messages.js";
+
+/** Folder of onnxruntime-web's files, and the length of the one that takes time to load. */
+declare const RUNTIME: { folder: string; bytes: number };
+
+const DATABASE = "iom-device";
+const WASM = "ort-wasm-simd-threaded.wasm";
+
+let hasher: Hasher | undefined;
+let device: Promise<Device> | undefined;
+let embedding: Float32Array | undefined;
+
+type Handlers = { [Name in Call]: (argument: Calls[Name]["argument"]) => Promise<Calls[Name]["result"]> };
+
+const handlers: Handlers = {
+  async load({ manifest }) {
+    const folder = new URL(RUNTIME.folder, location.origin);
+    await loadRuntime(new URL(WASM, folder));
+    hasher = await Hasher.load(new URL(manifest, location.origin), {
+      wasmPaths: folder,
+      onProgress: (loaded, total) => tell({ progress: { loaded: RUNTIME.bytes + loaded, total: RUNTIME.bytes + total } }),
+    });
+    return null;
+  },
+
+  async look({ picture }) {
+    embedding = undefined;
+    const { chip, face } = await ready().oneFace(picture).finally(() => picture.close());
+    embedding = await ready().embed(chip);
+    return { pixels: withAlpha(chip), size: chip.size, points: face?.points ?? [] };
+  },
+
+  async act({ action, application, token, subject }) {
+    const sent: SentRequest[] = [];
+    const made: { code?: Code } = {};
+    const noted: typeof fetch = (address, options) => {
+      sent.push(described(String(address), options?.body));
+      return fetch(address, options);
+    };
+    const client = new OnDeviceClient(location.origin, token, { application, fetch: noted });
+    const maker: CodeMaker = {
+      fingerprint: ready().fingerprint,
+      hash: async (source, key) => (made.code = await ready().hash(source, key)),
+    };
+    const end = await ended(client, maker, action, subject);
+    const { code } = made;
+    return { ...end, sent, ...(code && { code: { symbols: code.symbols, alphabetSize: code.alphabetSize } }) };
+  },
+
+  async signer() {
+    const known = device !== undefined || (await indexedDB.databases()).some(({ name }) => name === DATABASE);
+    if (!known) return null;
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await (await opened()).publicKey()));
+    return Array.from(digest.subarray(0, 8), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  },
+
+  async exportKey() {
+    const own = await opened();
+    return { text: await own.exportText(), qr: await own.exportQr() };
+  },
+
+  async importKey({ text }) {
+    await (await opened()).importText(text);
+    return null;
+  },
+
+  async readQr({ picture }) {
+    const context = new OffscreenCanvas(picture.width, picture.height).getContext("2d")!;
+    context.drawImage(picture, 0, 0);
+    const pixels = context.getImageData(0, 0, picture.width, picture.height);
+    picture.close();
+    try {
+      return decodeQR(pixels, { effort: Infinity, timeLimit: 5000 });
+    } catch {
+      throw new KeyMaterialError("expected a picture of a QR code, found none in it; take one that is near and sharp");
+    }
+  },
+
+  async deleteKey() {
+    await (await opened()).delete();
+    device = undefined;
+    return null;
+  },
+};
+
+/** One action, from its code to the answer; a refusal is an outcome, too. */
+async function ended(client: OnDeviceClient, maker: CodeMaker, action: Action, subject: string): Promise<Omit<Outcome, "sent">> {
+  try {
+    const own = await opened();
+    if (action === "revoke") {
+      await client.revoke({ device: own, subject });
+      return { status: 200, detail: "" };
+    }
+    if (!embedding) throw new IomError("expected a face, received none yet; choose a picture");
+    const answer = await client[action]({ device: own, hasher: maker, subject, source: embedding });
+    return { status: 200, detail: "", ...(action === "verify" && (answer as Decision)) };
+  } catch (error) {
+    if (error instanceof ServiceError) return { status: error.status, detail: error.message };
+    throw error;
+  }
+}
+
+function ready(): Hasher {
+  if (!hasher) throw new IomError("the networks are not loaded yet; wait for them");
+  return hasher;
+}
+
+function opened(): Promise<Device> {
+  device ??= Device.open(DATABASE);
+  return device;
+}
+
+/** Load the runtime with a note of the progress; it comes from the cache when onnxruntime asks for it. */
+async function loadRuntime(address: URL): Promise<void> {
+  const answer = await fetch(address);
+  if (!answer.ok || !answer.body) throw new IomError(`${address.pathname}: expected a file, the service answers with ${answer.status}`);
+  const reader = answer.body.getReader();
+  let loaded = 0;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    loaded += part.value.length;
+    tell({ progress: { loaded, total: RUNTIME.bytes } });
+  }
+}
+
+/** Lengths of a request and its fields. */
+function described(address: string, body: unknown): SentRequest {
+  if (typeof body !== "string") throw new TypeError("expected a request of JSON text, received another");
+  const length = (text: string): number => new TextEncoder().encode(text).length;
+  const fields = Object.entries(JSON.parse(body) as Record<string, unknown>).map(([name, value]) => ({
+    name,
+    bytes: length(typeof value === "string" ? value : JSON.stringify(value)),
+  }));
+  return { name: new URL(address).pathname.split("/").at(-1) ?? "", bytes: length(body), fields };
+}
+
+function withAlpha({ pixels, size }: Chip): Uint8ClampedArray<ArrayBuffer> {
+  const all = new Uint8ClampedArray(4 * size * size).fill(255);
+  for (let i = 0; i < size * size; i++) all.set(pixels.subarray(3 * i, 3 * i + 3), 4 * i);
+  return all;
+}
+
+function tell(reply: Reply): void {
+  postMessage(reply);
+}
+
+async function answer<Name extends Call>({ id, call, argument }: PageRequest<Name>): Promise<void> {
+  try {
+    tell({ id, result: await handlers[call](argument) });
+  } catch (error) {
+    tell({ id, error: error instanceof Error ? error.message : String(error) });
+  }
+}
+
+addEventListener("message", (event: MessageEvent<PageRequest>) => void answer(event.data));

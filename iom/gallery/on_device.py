@@ -38,7 +38,7 @@ from iom.gallery.device_records import (
     use_nonce,
 )
 from iom.gallery.gallery import Gallery
-from iom.gallery.models import Application, Reference, check_subject_id, revoked_subject
+from iom.gallery.models import Application, Reference, check_subject_id
 from iom.gallery.templates import check_seal, packed_code, references_of, tombstone_of, unmasked
 from iom.models.artifact import read_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
@@ -60,6 +60,13 @@ _SKEW_SECONDS = 5
 _SPACE = "on-device/nonce/v1"
 _TIME_BYTES, _MAC_BYTES = 4, 16
 _HEXADECIMAL = frozenset("0123456789abcdef")
+
+
+def _revoked(subject_id: str) -> RevokedError:
+    return RevokedError(
+        f"subject {subject_id!r} was revoked; an admin can let it be enrolled again, from whatever device",
+        subject_id=subject_id,
+    )
 
 
 class WebHasher(ArtifactFaceHasher):
@@ -87,7 +94,7 @@ class WebHasher(ArtifactFaceHasher):
         _refuse_to_run()
 
 
-class Enrolled(NamedTuple):
+class EnrolledDevice(NamedTuple):
     """A subject's template and its device, both authentic."""
 
     application: Application
@@ -156,11 +163,11 @@ class OnDeviceGallery(Gallery):
                 f"subject {subject_id!r} is enrolled already; renew it on its device", subject_id=subject_id
             )
         if not returning and self._was_revoked(name, subject_id):
-            raise revoked_subject(subject_id)
+            raise _revoked(subject_id)
         self._use_nonce(message)
         return self._store(found, message, message.device, returning=returning)
 
-    def admit(self, message: DeviceMessage, signature: bytes) -> Enrolled:
+    def admit(self, message: DeviceMessage, signature: bytes) -> EnrolledDevice:
         """The template that a signed request of its device is about; its nonce is used by this."""
         found = self._enrolled(self._checked(message), message)
         self._check_nonce(message)
@@ -168,7 +175,7 @@ class OnDeviceGallery(Gallery):
         self._use_nonce(message)
         return found
 
-    def compare(self, enrolled: Enrolled, message: DeviceMessage) -> Verification:
+    def compare(self, enrolled: EnrolledDevice, message: DeviceMessage) -> Verification:
         """Compare the code of an admitted request with the template.
 
         Raises:
@@ -183,7 +190,7 @@ class OnDeviceGallery(Gallery):
             stored = unmasked(self.keys, application, [reference])
         except StoreError:
             if reference.record in self.keys.revoked(application.name):  # since it was read
-                raise revoked_subject(message.subject) from None
+                raise _revoked(message.subject) from None
             raise
         distance = int(paired(stored, probe)[0])
         return decide(self.hasher.calibration, distance, application.threshold, reference.slot)
@@ -215,6 +222,10 @@ class OnDeviceGallery(Gallery):
         self.admit(message, signature)
         return self.revoke(message.subject, application=message.application)
 
+    def _not_found(self, application: str, subject_id: str, slot: int | None = None) -> Exception:
+        found = super()._not_found(application, subject_id, slot)
+        return _revoked(subject_id) if isinstance(found, RevokedError) else found
+
     def _checked(self, message: DeviceMessage) -> Application:
         """The application, if the fields of a message have the form that it asks for."""
         found = self.application(message.application)
@@ -238,14 +249,14 @@ class OnDeviceGallery(Gallery):
             raise DataError(str(error)) from error
         return found
 
-    def _enrolled(self, application: Application, message: DeviceMessage) -> Enrolled:
+    def _enrolled(self, application: Application, message: DeviceMessage) -> EnrolledDevice:
         name = application.name
         reference = self.references(message.subject, application=name)[0]
         check_seal(self.keys, reference)
         device = devices_of_subject(self.store, name, message.subject).get(reference.record)
         if device is None:
             raise StoreError(f"application {name}: record {reference.record} has no device; see iom check")
-        return Enrolled(application, reference, check_device(self.keys, name, device))
+        return EnrolledDevice(application, reference, check_device(self.keys, name, device))
 
     def _check_nonce(self, message: DeviceMessage) -> None:
         body, tag = message.nonce[:-_MAC_BYTES], message.nonce[-_MAC_BYTES:]

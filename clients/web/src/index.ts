@@ -4,7 +4,8 @@ export { OnDeviceClient, type ClientOptions, type CodeMaker, type Decision, type
 export { Code, codeBytes, distance, encodingId, joinCode, splitCode } from "./codes.js";
 export { Device, Records } from "./device.js";
 export * from "./errors.js";
-export { Hasher, type LoadOptions, type Manifest } from "./hasher.js";
-export type { Chip, Face, Picture, Pixels } from "./images.js";
+export type { Manifest } from "./artefact.js";
+export { Hasher, type LoadOptions } from "./hasher.js";
+export type { Chip, Face, Picture, PlainPixels } from "./images.js";
 export { DERIVATIONS, TransformKey, type KeyKind, type RecordLabel } from "./keys.js";
 export { signedMessage, subjectName, type Action, type SignedFields } from "./protocol.js";

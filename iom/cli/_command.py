@@ -386,6 +386,21 @@ class HasherOptions:
 
         return load(self.hasher, weights=self.weights, **settings)
 
+    def web_artifact(self, stack: contextlib.ExitStack) -> Path:
+        """The artefact for browsers: `NAME.web` of `iom deploy --to web`, or the bundled one, made while `stack` lasts.
+
+        Raises:
+            ConfigError: Another hasher, or weights.
+        """
+        if self.weights:
+            raise ConfigError("--weights: an artefact for browsers embeds for itself, expected none")
+        if not self.hasher.rstrip("/").endswith(".web"):
+            raise ConfigError(
+                f"--hasher: expected an artefact for browsers, NAME.web, received {self.hasher}; make one with: "
+                f"iom deploy --to web --hasher {shlex.quote(self.hasher)}"
+            )
+        return Path(self.hasher)
+
 
 def _usage(error: click.UsageError, program: str) -> str:
     text = error.format_message()

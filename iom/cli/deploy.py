@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
@@ -31,6 +31,12 @@ from iom.cli.gallery import GalleryOptions, KeyOptions, Search
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
 from iom.models.artifact import Manifest
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from iom.service.settings import ServiceSettings
+    from iom.service.tokens import TokenFile
 
 command = root.section("Service")
 
@@ -131,7 +137,7 @@ def _check_deploy(targets: Sequence[str], folder: Path | None, pairs: Path | Non
     "make-token",
     epilog="""\
 roles
-  verifier   verify and identify
+  verifier   verify and identify; with --on-device verify, and revoke where the device signs it
   enroller   that, enrol and renew
   admin      that, revoke and count
   monitor    read the metrics, of all applications
@@ -203,6 +209,11 @@ with a gallery of your own:
   iom make-token tokens.json alice --role admin
   iom serve --gallery door.db --keys door.keys --tokens tokens.json
 
+with codes that browsers make (build the page with make web once; docs/on_device.md):
+  iom serve --on-device --demo
+  iom init --gallery door.db --keys door.keys --key-mode device
+  iom serve --on-device --gallery door.db --keys door.keys --tokens tokens.json
+
 Then open http://127.0.0.1:8000/. Tokens and faces cross the network: serve other machines only
 with --certificate and --certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops
 it after the requests that are under way.
@@ -216,6 +227,7 @@ def serve(
     *,
     tokens: Annotated[Path | None, option("made by iom make-token", "FILE")],
     demo: Annotated[bool, option("a gallery with a token and synthetic faces, gone at the end")],
+    on_device: Annotated[bool, option("browsers keep the faces and send signed codes; see docs/on_device.md")],
     host: Annotated[str, option("address")] = "127.0.0.1",
     port: Annotated[int, option("port, 0 for any that is free")] = 8000,
     certificate: Annotated[Path | None, option("for TLS (PEM)", "FILE")],
@@ -246,9 +258,6 @@ def serve(
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
     if (certificate is None) != (certificate_key is None):
         raise ConfigError("expected both a certificate and its key, or neither")
-    from iom.service.app import create_app, find_detector
-    from iom.service.decoding import Decoder
-    from iom.service.face_pipeline import FacePipeline, warm_hasher
     from iom.service.server import listening, serve
     from iom.service.settings import ServiceSettings
     from iom.service.tokens import TokenFile, add_token
@@ -275,29 +284,29 @@ def serve(
         address = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         url = f"http{'s' * (certificate is not None)}://{address}"
         greeting = [f"serving on {url}"]
+        token = ""
         if tokens is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-demo-"))
             tokens = Path(folder, "tokens.json")
             token = add_token(tokens, name="demo", application=name, role="admin")
             place = GalleryOptions(
-                gallery=f"sqlite:///{folder}/demo.db", keys=f"file:{folder}/demo.keys?key-file={folder}/demo.wrap"
+                gallery=f"sqlite:///{folder}/demo.db",
+                keys=f"file:{folder}/demo.keys?key-file={folder}/demo.wrap",
+                application=name,
             )
         known = TokenFile(tokens)
-        gallery = stack.enter_context(place.open(create=demo, search=search))
-        detect = find_detector(detector, detector_weights)
-        gallery.hasher = hasher = warm_hasher(models.load(batch_size=1))
-        greeting.append("photographs are aligned" if detect else "aligned faces of 112x112 only")
-        samples = []
+        if on_device:
+            opened = _codes_app(stack, place, models, known, settings, demo=demo)
+        else:
+            finder = detector, detector_weights
+            opened = _faces_app(stack, place, models, known, settings, demo=demo, search=search, detector=finder)
+        app, about = opened
+        greeting.append(about)
         if demo:
-            from iom.synthetic import load_face_model
-
-            gallery.create_application(name)
-            samples = list(load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)[0])
             greeting.append(f"\nopen  {url}/#application={name}&token={token}\n")
             greeting.append("the gallery and this token are deleted when you stop the service with Ctrl-C")
-        decoder = stack.enter_context(contextlib.closing(Decoder(settings, photographs=detect is not None)))
         serve(
-            create_app(gallery, FacePipeline(hasher, decoder, detect), known, settings, samples=samples),
+            app,
             listener,
             settings,
             tls=TlsFiles(certificate, certificate_key) if certificate and certificate_key else None,
@@ -305,6 +314,58 @@ def serve(
             ready=lambda: print("\n".join(greeting), flush=True),
         )
     return OK
+
+
+def _faces_app(
+    stack: contextlib.ExitStack,
+    place: GalleryOptions,
+    models: HasherOptions,
+    tokens: "TokenFile",
+    settings: "ServiceSettings",
+    *,
+    demo: bool,
+    search: str | None,
+    detector: tuple[str, Path | None],
+) -> tuple["FastAPI", str]:
+    """The application that takes images, and what it does with them; `stack` closes what is opened for it."""
+    from iom.service.app import create_app, find_detector
+    from iom.service.decoding import Decoder
+    from iom.service.face_pipeline import FacePipeline, warm_hasher
+
+    gallery = stack.enter_context(place.open(create=demo, search=search))
+    detect = find_detector(*detector)
+    gallery.hasher = hasher = warm_hasher(models.load(batch_size=1))
+    samples = []
+    if demo:
+        from iom.synthetic import load_face_model
+
+        gallery.create_application(place.application)
+        samples = list(load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)[0])
+    decoder = stack.enter_context(contextlib.closing(Decoder(settings, photographs=detect is not None)))
+    app = create_app(gallery, FacePipeline(hasher, decoder, detect), tokens, settings, samples=samples)
+    return app, "photographs are aligned" if detect else "aligned faces of 112x112 only"
+
+
+def _codes_app(
+    stack: contextlib.ExitStack,
+    place: GalleryOptions,
+    models: HasherOptions,
+    tokens: "TokenFile",
+    settings: "ServiceSettings",
+    *,
+    demo: bool,
+) -> tuple["FastAPI", str]:
+    """The application that takes codes of devices, and what it says of itself; `stack` closes what is opened for it."""
+    from iom.service.on_device import create_on_device_app, page_files
+
+    page_files()  # where they are not built, that is told at once
+    artifact = models.web_artifact(stack)
+    gallery = place.open_on_device(artifact, create=demo)
+    stack.enter_context(gallery)
+    if demo:
+        gallery.create_application(place.application, key_mode="device")
+    gallery.check_hashers()
+    return create_on_device_app(gallery, artifact, tokens, settings), "on the device: faces and keys stay in browsers"
 
 
 @command(

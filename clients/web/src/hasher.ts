@@ -96,11 +96,6 @@ export class Hasher {
     return this.#found(await this.#pixels(picture), this.#description.limits.max_side);
   }
 
-  /** The one face of a picture that a comparison takes; a picture that is an aligned face already has no `face`. */
-  async oneFace(_picture: Picture): Promise<{ chip: Chip; face?: Face }> {
-    throw new ArtefactError("faces cannot be found yet");
-  }
-
   /** The aligned face as the network takes it. */
   async chip(picture: Picture, face: Face): Promise<Chip> {
     return this.#chip(await this.#pixels(picture), face);

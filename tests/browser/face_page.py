@@ -57,9 +57,17 @@ class FacePage:
         page = cls(browser.new_context(**{"viewport": {"width": width, "height": height}, **settings}))
         if before:
             page.page.add_init_script(before)
+        page.url = url
         page.page.goto(url)
         page.wait_ready()
         return page
+
+    def reload(self):
+        """Load the page anew, and follow the link with the token, which no page keeps."""
+        self.page.reload()
+        self.wait_ready()
+        self.page.goto(self.url)
+        self.expect(self.at("token")).not_to_have_value("")
 
     def wait_ready(self):
         """Until networks are loaded, or loading failed."""

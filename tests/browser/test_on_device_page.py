@@ -1,6 +1,5 @@
 """The page of the on-device service in a browser, with synthetic faces: what it does, and what it sends."""
 
-import base64
 import json
 import os
 import re
@@ -9,26 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import iom
-from iom.photos.picture import one_face
-from iom.pretrained import BUNDLED
 from tests.browser.conftest import CANVAS, ROOT, photograph
 from tests.browser.face_page import SIZES
-from tests.browser.wire import holds, holds_vector
+from tests.browser.leaks import check_bytes, check_posts
 
 SHOTS = os.environ.get("IOM_SCREENSHOTS")  # a folder, to look at them
 AXE = ROOT / "clients" / "web" / "node_modules" / "axe-core" / "axe.min.js"
 APPLICATION = "default"
-MATCH, REFUSED = ("yes", "Match: this is {}"), ("refused", "Refused: the code is revoked")
-FIELDS = {
-    "nonce": set(),
-    "enroll-code": {"subject", "hasher", "key", "code", "device", "nonce", "signature"},
-    "verify-code": {"subject", "hasher", "key", "code", "nonce", "signature"},
-    "renew-code": {"subject", "hasher", "key", "code", "nonce", "signature"},
-    "revoke-code": {"subject", "nonce", "signature"},
-}
-BYTES = {"code": 192, "device": 91, "nonce": 32, "signature": 64}
-"""Lengths of binary fields; a code of the bundled hasher has 1,536 symbols of a bit each."""
+REFUSED = "refused", "Refused: the code is revoked"
 
 
 @pytest.fixture(scope="module")
@@ -77,52 +64,9 @@ def test_the_whole_way_and_all_that_was_sent(page, wire, pictures):
     page.screenshots(SHOTS, "end")
     assert page.page.locator("#tour .done").count() == 6
     posts = [each for each in wire.requests(before) if each.method != "GET"]
-    _check_posts(posts)
-    _check_bytes(page, wire, posts, [first, second, other], chip)
+    check_posts(posts, subjects={"ann"})
+    check_bytes(page, wire, posts, [first, second, other], chip)
     _check_shown(sent, [each for each in posts if each.path.endswith("/verify-code")])
-
-
-def _check_posts(posts):
-    """Requests have codes, signatures and names, and nothing that a face or a key could be in."""
-    assert {each.path.rpartition("/")[2] for each in posts} == set(FIELDS)
-    for each in posts:
-        content = json.loads(each.body)
-        action = each.path.rpartition("/")[2]
-        assert each.path == f"/v1/{APPLICATION}/{action}"
-        assert set(content) == FIELDS[action], action
-        for name, size in BYTES.items():
-            assert name not in content or len(_plain(content[name])) == size, (action, name)
-        assert content.get("subject", "ann") == "ann"
-        assert re.fullmatch("[0-9a-f]{64}", content.get("hasher", "0" * 64))
-        assert re.fullmatch("[0-9a-f]{32}", content.get("key", "0" * 32))
-
-
-def _check_bytes(page, wire, posts, photographs, chip):
-    """No bytes of a photograph, a face, an embedding or a key are in anything that left the browser."""
-    everything = b"\n".join(bytes(stream) for stream in wire.streams)
-    everything += b"\n".join(_plain(value) for each in posts for value in json.loads(each.body).values())
-    assert b"token=" not in everything  # in headers alone, not in an address
-    hasher = iom.load(BUNDLED)
-    for path in photographs:
-        pixels = np.asarray(Image.open(path).convert("RGB"))
-        face, _ = one_face(pixels, template=hasher.embedder.template.name)
-        embedding = hasher.embed(face[None])[0]
-        assert not holds_vector(everything, embedding)
-        for secret in (path.read_bytes()[100:], pixels[200:280, 280:360].tobytes(), face.tobytes()):
-            assert not holds(everything, secret[:4000])
-    assert not holds(everything, chip[:8000])
-    master = page.key()
-    records = [master.derive(application=APPLICATION, subject="ann", record=number) for number in range(3)]
-    for key in (master, *records):
-        assert not holds(everything, key.secret, 16)
-        assert key.to_text().encode() not in everything
-
-
-def _plain(text):
-    try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError:
-        return text.encode()
 
 
 def _check_shown(sent, verifications):
@@ -249,7 +193,7 @@ def test_the_key_is_saved_brought_and_deleted(devices, pictures, tmp_path):
     assert [each.text for each in zxing.read_barcodes(Image.open(shot))] == [text]
     page.page.keyboard.press("Escape")
     page.expect(page.at("show-export")).to_be_focused()
-    assert page.at("export-text").input_value() == ""
+    page.expect(page.at("export-text")).to_have_value("")
     assert text not in page.page.content()
 
     page.at("show-delete").click()
@@ -270,7 +214,7 @@ def test_the_key_is_saved_brought_and_deleted(devices, pictures, tmp_path):
     page.screenshots(SHOTS, "bring_key")
     page.at("import").click()
     page.expect(page.at("answer")).to_have_text("The key was replaced")
-    assert page.at("import-text").input_value() == ""
+    page.expect(page.at("import-text")).to_have_value("")
     assert page.key().to_text() == text
     assert page.complaints() == []
 

@@ -1,16 +1,11 @@
 """A recorder between browser and service: every byte that leaves the browser, whichever part of it sent them."""
 
-import base64
 import contextlib
 import socket
 import threading
 from dataclasses import dataclass
 
-import numpy as np
-
 END = b"\r\n\r\n"
-WINDOW = 24
-"""Bytes in a row that are taken as a find: 2 ** -192 by chance."""
 
 
 @dataclass(frozen=True)
@@ -111,53 +106,3 @@ def parsed(stream):
         found.append(Recorded(method, path, headers, stream[:size]))
         stream = stream[size:]
     return found
-
-
-def forms(secret):
-    """A secret as it may be written in a request: raw, hexadecimal, in Base64 at each of three places, as numbers."""
-    yield secret
-    yield secret.hex().encode()
-    yield secret.hex().upper().encode()
-    for start in range(3):
-        text = base64.b64encode(secret[start : len(secret) - (len(secret) - start) % 3])
-        yield text
-        yield text.translate(bytes.maketrans(b"+/", b"-_"))
-    yield ",".join(map(str, secret)).encode()
-
-
-def holds(content, secret, window=WINDOW):
-    """Whether `window` bytes of a secret that follow each other are in a content, in one of `forms`.
-
-    Windows begin at each third of their length, so that any stretch twice as long holds a whole one.
-    """
-    step = window // 3
-    for start in range(0, max(1, len(secret) - window + 1), step):
-        part = secret[start : start + window]
-        if len(set(part)) > 4 and any(form in content for form in forms(part)):  # not of a surface of one colour
-            return True
-    return False
-
-
-def holds_vector(content, vector, length=24):
-    """Whether a content has numbers that run as those of a vector do, in any binary floating-point type.
-
-    The first `length` values decide, by their correlation: those of another program differ in their last bits.
-    """
-    wanted = np.asarray(vector, np.float64)[:length]
-    wanted = (wanted - wanted.mean()) / wanted.std()
-    for kind in ("<f4", ">f4", "<f8", ">f8", "<f2", ">f2"):
-        size = np.dtype(kind).itemsize
-        for start in range(size):
-            rest = content[start:]
-            values = np.frombuffer(rest[: len(rest) // size * size], kind)
-            with np.errstate(all="ignore"):
-                values = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0).clip(-1e6, 1e6)
-            if len(values) < length:
-                continue
-            rows = np.lib.stride_tricks.sliding_window_view(values, length)
-            rows = rows - rows.mean(axis=1, keepdims=True)
-            norms = np.linalg.norm(rows, axis=1)
-            scores = rows @ wanted / np.maximum(norms * np.sqrt(length), 1e-12)
-            if (scores > 0.98).any():
-                return True
-    return False

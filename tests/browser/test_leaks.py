@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from tests.browser.wire import holds, holds_vector, parsed
+from tests.browser.leaks import holds, holds_vector
+from tests.browser.wire import parsed
 
 RANDOM = np.random.default_rng(0)
 SECRET = RANDOM.bytes(32)

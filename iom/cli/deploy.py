@@ -30,6 +30,7 @@ from iom.cli._command import (
 from iom.cli.gallery import GalleryOptions, KeyOptions, Search
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
+from iom.models.artifact import Manifest
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -81,37 +82,55 @@ def deploy(
     calibration_faces: Annotated[int, option("number of them", "N")] = 64,
 ) -> Answer:
     """Export a hasher and its backbone to other runtimes, each artefact tried in its own."""
+    _check_deploy(targets, folder, pairs)
+    from iom.export.trial import TrialFaces, faces_of_pairs, synthetic_faces
+    from iom.export.web import TARGET, deploy_embedder, embedder_alone
+    from iom.pretrained import hasher_path
+
+    def trial_faces(size: int) -> TrialFaces:
+        if pairs and folder:
+            return faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
+        return synthetic_faces(size)
+
+    rows = []
+
+    def report(target: str, name: str, manifest: Manifest) -> None:
+        check = manifest.check
+        assert check is not None  # noqa: S101  (an export without one does not return)
+        rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
+        print(f"{target}, {manifest.precision}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
+        rows.append({"format": target, "name": name, "precision": manifest.precision, **dataclasses.asdict(check)})
+
+    path, left = hasher_path(models.hasher), list(targets)
+    if TARGET in left and not models.weights and (alone := embedder_alone(path)):  # without Keras
+        left.remove(TARGET)
+        name_there = name or path.stem
+        report(TARGET, name_there, deploy_embedder(alone, output, name=name_there, faces=trial_faces(alone.input_size)))
+    if left:
+        from iom.export.context import load_source
+        from iom.export.exporter import Exporter
+        from iom.export.exporter import calibration_faces as read_calibration_faces
+
+        source = load_source(models.hasher, weights=models.weights)
+        size = source.embedder.input_size
+        faces = trial_faces(size)
+        ranges = read_calibration_faces(calibration, calibration_faces, size=size)
+        exporter = Exporter(source, calibration=ranges, faces=faces)
+        name = name or path.name
+        for target in left:
+            for manifest in exporter.export([target], output, name=name).values():
+                report(target, name, manifest)
+    return Answer({"output": output, "artefacts": rows})
+
+
+def _check_deploy(targets: Sequence[str], folder: Path | None, pairs: Path | None) -> None:
+    """Refuse options of `iom deploy` that do not go together."""
     if more := click.get_current_context().args:
         raise ConfigError(f"unexpected {' '.join(more)}: repeat --to for each format; see iom deploy --help")
     if len({FORMATS[target].suffix for target in targets}) < len(targets):
         raise ConfigError(f"--to {' --to '.join(targets)}: two of them write the same file; give one at a time")
     if (pairs is None) != (folder is None):
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
-
-    from iom.pretrained import hasher_path
-
-    name = name or hasher_path(models.hasher).name
-
-    from iom.export.context import load_source
-    from iom.export.exporter import Exporter, faces_of_pairs, synthetic_faces
-    from iom.export.exporter import calibration_faces as read_calibration_faces
-
-    source = load_source(models.hasher, weights=models.weights)
-    size = source.embedder.input_size
-    faces = synthetic_faces(size)
-    if pairs and folder:
-        faces = faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
-    ranges = read_calibration_faces(calibration, calibration_faces, size=size)
-    exporter = Exporter(source, calibration=ranges, faces=faces)
-    rows = []
-    for target in targets:
-        for manifest in exporter.export([target], output, name=name).values():
-            check = manifest.check
-            assert check is not None  # noqa: S101  (an export without one does not return)
-            rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
-            print(f"{target}, {manifest.precision}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
-            rows.append({"format": target, "name": name, "precision": manifest.precision, **dataclasses.asdict(check)})
-    return Answer({"output": output, "artefacts": rows})
 
 
 @command(

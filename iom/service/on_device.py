@@ -215,7 +215,7 @@ def create_on_device_app(
     app = shared.new_app(
         tokens, settings, metrics, description=_DESCRIPTION, is_open=open_paths.__contains__, headers=_HEADERS
     )
-    router = shared.gallery_router()
+    router = shared.gallery_router(forms=False)
     router.route_class = _StrictRoute
     _add_code_routes(router, gallery, metrics, settings)
     app.include_router(router)

@@ -6,6 +6,7 @@ import type { DetectorSettings } from "./detector.js";
 import { ArtefactError } from "./errors.js";
 import type { StatedHead } from "./head.js";
 import { DERIVATIONS, type KeyKind } from "./keys.js";
+import { RUNTIME_BYTES } from "./runtime.js";
 
 const FORMAT = 1;
 const TARGET = "web";
@@ -98,7 +99,8 @@ export async function fetchArtefact(
   const description = checkedDescription(parseJson(text, "web.json"), manifest);
   const { embedder, detector } = description;
   const names = [embedder.file, "head.bin", ...Object.values(detector.files)];
-  const sizes: Record<string, number> = Object.fromEntries(names.map((name) => [name, Number(description.bytes[name]) || 0]));
+  const sizes: Record<string, number> = Object.fromEntries(names.map((name) => [name, Number(description.bytes?.[name]) || 0]));
+  sizes.runtime = RUNTIME_BYTES;
   const report = progressOf(sizes, options.onProgress);
   const contents = names.map(async (name) => [name, await checked(name, await fetchBytes(at(name), report(name)))] as const);
   const runtime = fetchBytes(runtimeUrl, report("runtime"));

@@ -32,7 +32,7 @@ export function makeArtefact(): Made {
   const description = {
     format: 1,
     embedder: { file: "embedder.onnx", input: "image", output: "embedding", layout: "NHWC", colour_order: "RGB", mean: 0, scale: 1, size: 150 },
-    template: { name: "dlib", size: 150, scale: 1.491, shift: [-9.4, -29.8], landmarks: LANDMARKS },
+    template: { name: "dlib", size: 150, scale: 1.491, shift: [-9.4, -29.8], landmarks: structuredClone(LANDMARKS) },
     detector: {
       name: "mtcnn", files: { pnet: "pnet.onnx", rnet: "rnet.onnx", onet: "onet.onnx" },
       min_face: 20, scale: 0.709, proposed: 0.6, refined: 0.7, reported: 0.3, aligned_score: 0.9, aligned_offset: 18,

@@ -1,6 +1,6 @@
 /** Test vectors that both sides read: `tests/vectors/*.json` of the project. */
 
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
@@ -8,10 +8,6 @@ export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 /** The content of `tests/vectors/NAME.json`. */
 export function vectors<T>(name: string): T {
   return JSON.parse(readFileSync(`${ROOT}tests/vectors/${name}.json`, "utf8")) as T;
-}
-
-export function hasVectors(name: string): boolean {
-  return existsSync(`${ROOT}tests/vectors/${name}.json`);
 }
 
 export function fromBase64(text: string): Uint8Array<ArrayBuffer> {

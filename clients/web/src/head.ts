@@ -53,6 +53,9 @@ export class Head {
         const name = String(step.step).slice(0, 100);
         throw new ArtefactError(`web.json: expected steps ${Object.keys(STEPS).join(", ")}, received ${name}`);
       }
+      if (!Array.isArray(step.reads) || typeof step.settings !== "object" || typeof step.arrays !== "object") {
+        throw new ArtefactError(`web.json: step ${number} is damaged; export the hasher again`);
+      }
       if (!step.reads.every((read) => Number.isInteger(read) && read >= 0 && read < number + 2)) {
         throw new ArtefactError(`web.json: step ${number} reads a value that is not there yet: ${step.reads.join(", ")}`);
       }

@@ -7,6 +7,8 @@ import { ArtefactError } from "./errors.js";
 export type Network = (data: Float32Array, dims: number[]) => Promise<{ data: Float32Array; dims: readonly number[] }>;
 
 export const RUNTIME_BINARY = "ort-wasm-simd-threaded.wasm";
+/** Its size, for the progress: what a server compresses comes without a length. */
+export const RUNTIME_BYTES = 14_239_897;
 
 /** Set up the runtime; only the first call of a page has an effect. */
 export function startRuntime(folder: URL, binary: Uint8Array, threads: number): void {

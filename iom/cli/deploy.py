@@ -256,6 +256,8 @@ def serve(
     """Serve a gallery over HTTP, with a page to try it."""
     if (tokens is None) != demo:
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
+    if on_device and search:
+        raise ConfigError("--search: an on-device service compares with one subject and searches nothing; leave it out")
     if (certificate is None) != (certificate_key is None):
         raise ConfigError("expected both a certificate and its key, or neither")
     from iom.service.server import listening, serve

@@ -133,7 +133,9 @@ class OnDeviceGallery(Gallery):
         """
         found = [each for each in self.store.applications() if each.key_mode == KEY_MODE]
         if not found:
-            raise EnrolmentError(f"the gallery has no application of key mode {KEY_MODE}; iom init makes one")
+            raise EnrolmentError(
+                f"the gallery has no application of key mode {KEY_MODE}; make one: iom init --key-mode {KEY_MODE}"
+            )
         if all(each.model != self.hasher.fingerprint for each in found):
             raise EnrolmentError(
                 f"application {found[0].name} belongs to the hasher {found[0].model[:12]}..., the artefact is of "

@@ -193,7 +193,7 @@ class _StrictRoute(APIRoute):
 
 
 def create_on_device_app(
-    gallery: OnDeviceGallery, artifact: Path, tokens: TokenFile, settings: ServiceSettings, *, page: Path = PAGE_FOLDER
+    gallery: OnDeviceGallery, artifact: Path, tokens: TokenFile, settings: ServiceSettings, *, page: Path | None = None
 ) -> FastAPI:
     """The application over a gallery; whoever opened it closes it.
 

@@ -33,6 +33,12 @@ interface Messages {
     action: Action; application: string; subject: string; given_subject: string; hasher: string; key: string;
     code: string; device: string; nonce: string; message: string; signature: string;
   }[];
+  refused: { why: string; device: string; message: string; signature: string }[];
+}
+
+async function isSigned(spki: string, message: Uint8Array<ArrayBuffer>, signature: string): Promise<boolean> {
+  const key = await crypto.subtle.importKey("spki", fromHex(spki), { name: "ECDSA", namedCurve: "P-256" }, false, ["verify"]);
+  return crypto.subtle.verify({ name: "ECDSA", hash: "SHA-256" }, key, fromHex(signature), message);
 }
 
 const keyOf = ({ secret }: Secret) => TransformKey.fromBytes(fromHex(secret));
@@ -112,8 +118,10 @@ describe("vectors of messages", () => {
       nonce: fromHex(vector.nonce),
     });
     expect(toHex(message)).toBe(vector.message);
-    const curve = { name: "ECDSA", namedCurve: "P-256" };
-    const key = await crypto.subtle.importKey("spki", fromHex(found.devices[0].spki), curve, false, ["verify"]);
-    expect(await crypto.subtle.verify({ name: "ECDSA", hash: "SHA-256" }, key, fromHex(vector.signature), message)).toBe(true);
+    expect(await isSigned(found.devices[0].spki, message, vector.signature)).toBe(true);
+  });
+
+  it.each(found.refused)("are not signed: $why", async ({ device, message, signature }) => {
+    expect(await isSigned(device, fromHex(message), signature).catch(() => false)).toBe(false);
   });
 });

@@ -1,17 +1,20 @@
-// Builds the library into dist/: one module with its source map, the types, and the runtime's two files beside it.
+// `node build.mjs [DIR]`: builds the library into DIR, by default dist/: one module with its source map, the types, and
+// the runtime's two files beside it.
 import { build } from "esbuild";
 import { execFileSync } from "node:child_process";
 import { cp, mkdir, rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const RUNTIME = ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
+const output = resolve(process.argv[2] ?? here("dist"));
 
-await rm(here("dist"), { recursive: true, force: true });
-await mkdir(here("dist"));
+await rm(output, { recursive: true, force: true });
+await mkdir(output, { recursive: true });
 await build({
   entryPoints: [here("src/index.ts")],
-  outfile: here("dist/index.js"),
+  outfile: join(output, "index.js"),
   bundle: true,
   format: "esm",
   target: "es2022",
@@ -24,6 +27,6 @@ await build({
   logLevel: "warning",
 });
 const types = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--rootDir", here("src")];
-const sources = ["--outDir", here("dist/types"), "-p", here("tsconfig.build.json")];
+const sources = ["--outDir", join(output, "types"), "-p", here("tsconfig.build.json")];
 execFileSync(here("node_modules/.bin/tsc"), [...types, ...sources], { stdio: "inherit" });
-for (const file of RUNTIME) await cp(here(`node_modules/onnxruntime-web/dist/${file}`), here(`dist/${file}`));
+for (const file of RUNTIME) await cp(here(`node_modules/onnxruntime-web/dist/${file}`), join(output, file));

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -394,6 +395,10 @@ class HasherOptions:
         """
         if self.weights:
             raise ConfigError("--weights: an artefact for browsers embeds for itself, expected none")
+        if self.hasher == BUNDLED:
+            from iom.export.web import bundled_web
+
+            return bundled_web(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-web-"))))
         if not self.hasher.rstrip("/").endswith(".web"):
             raise ConfigError(
                 f"--hasher: expected an artefact for browsers, NAME.web, received {self.hasher}; make one with: "

@@ -30,11 +30,11 @@ from iom.cli._command import (
 from iom.cli.gallery import GalleryOptions, KeyOptions, Search
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
-from iom.models.artifact import Manifest
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from iom.models.artifact import Manifest
     from iom.service.settings import ServiceSettings
     from iom.service.tokens import TokenFile
 
@@ -94,7 +94,7 @@ def deploy(
 
     rows = []
 
-    def report(target: str, name: str, manifest: Manifest) -> None:
+    def report(target: str, name: str, manifest: "Manifest") -> None:
         check = manifest.check
         assert check is not None  # noqa: S101  (an export without one does not return)
         rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
@@ -256,6 +256,8 @@ def serve(
     """Serve a gallery over HTTP, with a page to try it."""
     if (tokens is None) != demo:
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
+    if on_device and search:
+        raise ConfigError("--search: an on-device service compares with one subject and searches nothing; leave it out")
     if (certificate is None) != (certificate_key is None):
         raise ConfigError("expected both a certificate and its key, or neither")
     from iom.service.server import listening, serve

@@ -133,7 +133,9 @@ class OnDeviceGallery(Gallery):
         """
         found = [each for each in self.store.applications() if each.key_mode == KEY_MODE]
         if not found:
-            raise EnrolmentError(f"the gallery has no application of key mode {KEY_MODE}; iom init makes one")
+            raise EnrolmentError(
+                f"the gallery has no application of key mode {KEY_MODE}; make one: iom init --key-mode {KEY_MODE}"
+            )
         if all(each.model != self.hasher.fingerprint for each in found):
             raise EnrolmentError(
                 f"application {found[0].name} belongs to the hasher {found[0].model[:12]}..., the artefact is of "
@@ -155,7 +157,6 @@ class OnDeviceGallery(Gallery):
             EnrolmentError: The transform key served a template of this application before.
         """
         found = self._checked(message)
-        self._check_nonce(message)
         self._check_signature(message, message.device, signature)
         name, subject_id = message.application, message.subject
         if self._valid(name, subject_id):
@@ -170,7 +171,6 @@ class OnDeviceGallery(Gallery):
     def admit(self, message: DeviceMessage, signature: bytes) -> EnrolledDevice:
         """The template that a signed request of its device is about; its nonce is used by this."""
         found = self._enrolled(self._checked(message), message)
-        self._check_nonce(message)
         self._check_signature(message, found.device.device, signature)
         self._use_nonce(message)
         return found
@@ -209,7 +209,6 @@ class OnDeviceGallery(Gallery):
             EnrolmentError: The transform key served a template of this application before.
         """
         found = self._enrolled(self._checked(message), message)
-        self._check_nonce(message)
         self._check_signature(message, found.device.device, signature)
         device = message.device or found.device.device
         if device != found.device.device:
@@ -227,12 +226,17 @@ class OnDeviceGallery(Gallery):
         return _revoked(subject_id) if isinstance(found, RevokedError) else found
 
     def _checked(self, message: DeviceMessage) -> Application:
-        """The application, if the fields of a message have the form that it asks for."""
+        """The application, if the fields of a message have the form that it asks for, and its nonce is a fresh one."""
         found = self.application(message.application)
         if check_subject_id(message.subject) != message.subject:
             raise DataError("subject: expected Unicode's form NFC, received another form")
-        if message.action == "revoke":
-            return found
+        if message.action != "revoke":
+            self._check_code(found, message)
+        self._check_nonce(message)
+        return found
+
+    @staticmethod
+    def _check_code(found: Application, message: DeviceMessage) -> None:
         for name, text, digits in (("hasher", message.hasher, HASHER_DIGITS), ("key", message.key, KEY_DIGITS)):
             if len(text) != digits or not _HEXADECIMAL.issuperset(text):
                 raise DataError(f"{name}: expected {digits} hexadecimal digits in small letters, received another text")
@@ -247,7 +251,6 @@ class OnDeviceGallery(Gallery):
                 read_device(message.device)
         except (CodeError, KeyMaterialError) as error:
             raise DataError(str(error)) from error
-        return found
 
     def _enrolled(self, application: Application, message: DeviceMessage) -> EnrolledDevice:
         name = application.name

@@ -193,7 +193,7 @@ class _StrictRoute(APIRoute):
 
 
 def create_on_device_app(
-    gallery: OnDeviceGallery, artifact: Path, tokens: TokenFile, settings: ServiceSettings, *, page: Path = PAGE_FOLDER
+    gallery: OnDeviceGallery, artifact: Path, tokens: TokenFile, settings: ServiceSettings, *, page: Path | None = None
 ) -> FastAPI:
     """The application over a gallery; whoever opened it closes it.
 
@@ -202,7 +202,7 @@ def create_on_device_app(
         artifact: `NAME.web`, the artefact that devices run, with its manifest beside it.
         tokens: Who may ask.
         settings: Limits; a body has `MAX_BODY` bytes at most.
-        page: Folder of the built page.
+        page: Folder of the built page; by default `PAGE_FOLDER`.
 
     Raises:
         ConfigError: The page is not built.
@@ -215,7 +215,7 @@ def create_on_device_app(
     app = shared.new_app(
         tokens, settings, metrics, description=_DESCRIPTION, is_open=open_paths.__contains__, headers=_HEADERS
     )
-    router = shared.gallery_router()
+    router = shared.gallery_router(forms=False)
     router.route_class = _StrictRoute
     _add_code_routes(router, gallery, metrics, settings)
     app.include_router(router)
@@ -229,8 +229,9 @@ def create_on_device_app(
     return app
 
 
-def page_files(folder: Path = PAGE_FOLDER) -> dict[str, StaticFile]:
-    """The files of the built page by path; a `ConfigError` where it is not built."""
+def page_files(folder: Path | None = None) -> dict[str, StaticFile]:
+    """The files of the built page by path, by default those of `PAGE_FOLDER`; a `ConfigError` where it is not built."""
+    folder = folder or PAGE_FOLDER
     if not (folder / "page.html").is_file():
         raise ConfigError(f"the page for devices is not built: expected {folder / 'page.html'}; run make web")
     return files_under(folder)

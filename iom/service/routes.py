@@ -158,7 +158,7 @@ async def _each_field_once(request: Request) -> None:
             raise HTTPException(422, f"{name}: expected one, received {len(form.getlist(name))}")
 
 
-GUARDS = [Depends(_BEARER), Depends(_permitted), Depends(_each_field_once)]
+GUARDS = [Depends(_BEARER), Depends(_permitted)]
 GUARDED, POSTED = (401, 403, 429, 500, 503), (400, 404, 408, 413, 422)
 """Statuses of all guarded routes, and those that a body adds."""
 
@@ -194,9 +194,10 @@ def new_app(
     return app
 
 
-def gallery_router() -> APIRouter:
-    """A router for the guarded routes of an application."""
-    return APIRouter(prefix="/v1/{application}", tags=["gallery"], dependencies=GUARDS, responses=problems(*GUARDED))
+def gallery_router(*, forms: bool = True) -> APIRouter:
+    """A router for the guarded routes of an application, which take forms."""
+    guards = [*GUARDS, Depends(_each_field_once)] if forms else GUARDS
+    return APIRouter(prefix="/v1/{application}", tags=["gallery"], dependencies=guards, responses=problems(*GUARDED))
 
 
 def add_admin_routes(router: APIRouter, gallery: Gallery) -> None:

@@ -23,6 +23,7 @@ from iom.gallery.models import check_subject_id
 from iom.keys import KEY_KINDS, SubjectToken, TransformKey, part_count, part_of
 from iom.nn.hash_numpy import DECAY, RATE, Head
 from iom.split.shares import code_to_bytes, share_code
+from tests.vectors.pictures import pictures
 
 HERE = Path(__file__).parent
 FORMAT = 1
@@ -369,7 +370,7 @@ def _signature(private, message):
     return b"".join(n.to_bytes(32, "big") for n in utils.decode_dss_signature(private.sign(message, algorithm)))
 
 
-MAKERS = {"keys": keys, "codes": codes, "messages": messages, "heads": heads}
+MAKERS = {"keys": keys, "codes": codes, "messages": messages, "heads": heads, "pictures": pictures}
 
 
 def written(name):

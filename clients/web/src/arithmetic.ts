@@ -2,6 +2,7 @@
 
 const BLOCK = 128;
 const LANES = 8;
+const UNROLLED = 4;
 const { fround } = Math;
 
 /** Sum of `count` numbers from `start` on in single precision, pairwise as `numpy.sum` adds them. */
@@ -33,12 +34,38 @@ export function dot(first: Float32Array, second: Float32Array): number {
 export function rowTimes(row: Float32Array, matrix: Float32Array): Float32Array {
   const width = matrix.length / row.length;
   const sums = new Float64Array(width);
-  for (let k = 0; k < row.length; k++) {
-    const factor = row[k];
-    if (factor === 0) continue;
-    for (let j = 0, at = k * width; j < width; j++, at++) sums[j] += factor * matrix[at];
+  const whole = row.length - (row.length % UNROLLED);
+  for (let k = 0; k < whole; k += UNROLLED) {
+    const [a, b, c, d] = [row[k], row[k + 1], row[k + 2], row[k + 3]];
+    const [first, second, third, fourth] = [k, k + 1, k + 2, k + 3].map((line) => line * width);
+    for (let j = 0; j < width; j++) {
+      sums[j] += a * matrix[first + j] + b * matrix[second + j] + (c * matrix[third + j] + d * matrix[fourth + j]);
+    }
   }
-  return Float32Array.from(sums);
+  for (let k = whole; k < row.length; k++) {
+    for (let j = 0, at = k * width; j < width; j++, at++) sums[j] += row[k] * matrix[at];
+  }
+  return new Float32Array(sums);
+}
+
+/** Matrix `(K, N)` times column `(N,)`, accumulated in double precision. */
+export function timesColumn(matrix: Float32Array, column: Float64Array): Float32Array {
+  const width = column.length;
+  const result = new Float32Array(matrix.length / width);
+  const whole = width - (width % UNROLLED);
+  for (let k = 0; k < result.length; k++) {
+    const start = k * width;
+    let [a, b, c, d] = [0, 0, 0, 0];
+    for (let j = 0; j < whole; j += UNROLLED) {
+      a += matrix[start + j] * column[j];
+      b += matrix[start + j + 1] * column[j + 1];
+      c += matrix[start + j + 2] * column[j + 2];
+      d += matrix[start + j + 3] * column[j + 3];
+    }
+    for (let j = whole; j < width; j++) a += matrix[start + j] * column[j];
+    result[k] = a + b + (c + d);
+  }
+  return result;
 }
 
 /** `values` divided by their length. */

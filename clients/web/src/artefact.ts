@@ -6,6 +6,7 @@ import type { DetectorSettings } from "./detector.js";
 import { ArtefactError } from "./errors.js";
 import type { StatedHead } from "./head.js";
 import { DERIVATIONS, type KeyKind } from "./keys.js";
+import { RUNTIME_BYTES } from "./runtime.js";
 
 const FORMAT = 1;
 const TARGET = "web";
@@ -62,6 +63,27 @@ export interface Description {
   };
 }
 
+const LIMITS = [
+  "max_side",
+  "quick_side",
+  "clear",
+  "min_score",
+  "min_size",
+  "bystander",
+  "min_sharpness",
+  "edge",
+  "max_megapixels",
+] as const satisfies (keyof Description["limits"])[];
+const DETECTOR_SETTINGS = [
+  "min_face",
+  "scale",
+  "proposed",
+  "refined",
+  "reported",
+  "aligned_score",
+  "aligned_offset",
+] as const satisfies (keyof DetectorSettings)[];
+
 export type Progress = (loaded: number, total: number, file: string) => void;
 
 /** An artefact, with all its files in memory. */
@@ -98,7 +120,8 @@ export async function fetchArtefact(
   const description = checkedDescription(parseJson(text, "web.json"), manifest);
   const { embedder, detector } = description;
   const names = [embedder.file, "head.bin", ...Object.values(detector.files)];
-  const sizes: Record<string, number> = Object.fromEntries(names.map((name) => [name, Number(description.bytes[name]) || 0]));
+  const sizes: Record<string, number> = Object.fromEntries(names.map((name) => [name, Number(description.bytes?.[name]) || 0]));
+  sizes.runtime = RUNTIME_BYTES;
   const report = progressOf(sizes, options.onProgress);
   const contents = names.map(async (name) => [name, await checked(name, await fetchBytes(at(name), report(name)))] as const);
   const runtime = fetchBytes(runtimeUrl, report("runtime"));
@@ -237,5 +260,18 @@ function checkedDescription(found: unknown, manifest: Manifest): Description {
   if (names.length !== 4 || !names.every((name) => typeof name === "string" && /^[\w.-]+$/.test(name))) {
     throw new ArtefactError("web.json: expected the files of an embedder and of a detector; export the hasher again");
   }
+  const { embedder, template, limits, head } = description;
+  const numbers = [embedder.size, embedder.mean, embedder.scale, template?.size, template?.scale];
+  const pairs = [template?.shift, ...(Array.isArray(template?.landmarks) ? template.landmarks : [])];
+  const isWhole =
+    numbers.every(Number.isFinite) &&
+    LIMITS.every((name) => Number.isFinite(limits?.[name])) &&
+    DETECTOR_SETTINGS.every((name) => Number.isFinite(description.detector[name])) &&
+    pairs.length === 6 &&
+    pairs.every((pair) => Array.isArray(pair) && pair.length === 2 && pair.every(Number.isFinite)) &&
+    Array.isArray(head?.steps) &&
+    typeof head.arrays === "object" &&
+    head.arrays !== null;
+  if (!isWhole) throw new ArtefactError("web.json: damaged, or of another version; export the hasher again");
   return description;
 }

@@ -56,11 +56,17 @@ export class OnDeviceClient {
     this.#fetch = options.fetch ?? ((...request) => fetch(...request));
   }
 
-  /** Enrol a subject with this device. */
-  async enroll(probe: Probe): Promise<Enrolment> {
-    const key = await probe.device.key({ application: this.application, subject: probe.subject });
-    const body = await this.#signed("enroll", probe, key, await probe.device.publicKey());
-    return (await this.#post("enroll-code", body)) as unknown as Enrolment;
+  /** Enrol a subject with this device. `returning` brings a revoked one back, with the token of an admin. */
+  async enroll(probe: Probe, { returning = false } = {}): Promise<Enrolment> {
+    const { device, subject } = probe;
+    const { application } = this;
+    const records = device.records;
+    const record = returning ? await records.next(application, subject) : (await records.get(application, subject)).current;
+    const key = await device.key({ application, subject, record });
+    const body = await this.#signed("enroll", probe, key, { spki: await device.publicKey() });
+    const enrolment = (await this.#post("enroll-code", returning ? { ...body, returning } : body)) as unknown as Enrolment;
+    await records.set(application, subject, record);
+    return enrolment;
   }
 
   /** Compare a face with the enrolled code. */
@@ -78,14 +84,20 @@ export class OnDeviceClient {
     return decision;
   }
 
-  /** Enrol the face under a new key; the old key's codes are refused from then on. */
-  async renew(probe: Probe): Promise<Enrolment> {
-    const { device, subject } = probe;
-    const record = await device.records.next(this.application, subject);
-    const key = await device.key({ application: this.application, subject, record });
-    const body = await this.#signed("renew", probe, key, await device.publicKey());
-    const enrolment = (await this.#post("renew-code", body)) as unknown as Enrolment;
-    await device.records.set(this.application, subject, record);
+  /**
+   * Enrol the face under a new key; the old key's codes are refused from then on.
+   *
+   * The enrolled device signs; `newDevice`, which signs too, takes its place, and the new key is its own.
+   */
+  async renew(probe: Probe, { newDevice }: { newDevice?: Device } = {}): Promise<Enrolment> {
+    const { subject } = probe;
+    const { application } = this;
+    const holder = newDevice ?? probe.device;
+    const record = await holder.records.next(application, subject);
+    const key = await holder.key({ application, subject, record });
+    const named = newDevice && { spki: await newDevice.publicKey(), newDevice };
+    const enrolment = (await this.#post("renew-code", await this.#signed("renew", probe, key, named))) as unknown as Enrolment;
+    await holder.records.set(application, subject, record);
     return enrolment;
   }
 
@@ -113,22 +125,25 @@ export class OnDeviceClient {
     return (await this.#post("verify-code", await this.#signed("verify", probe, key))) as unknown as Decision;
   }
 
-  /** A request with the code of a probe under a key, signed by its device; `spki` where the device names itself. */
-  async #signed(action: Action, probe: Probe, key: TransformKey, spki?: Bytes): Promise<Body> {
-    const code = (await probe.hasher.hash(probe.source, key)).toBytes();
+  /** A request with the code of a probe under a key, signed by its device; `spki` where a device is named. */
+  async #signed(
+    action: Action,
+    probe: Probe,
+    key: TransformKey,
+    { spki, newDevice }: { spki?: Bytes; newDevice?: Device } = {},
+  ): Promise<Body> {
     const fields = {
       subject: subjectName(probe.subject),
       hasher: probe.hasher.fingerprint,
       key: await key.identifier(),
-      code,
+      code: (await probe.hasher.hash(probe.source, key)).toBytes(),
       ...(spki && { device: spki }),
       nonce: (await this.nonce()).nonce, // last: it is good for a minute
     };
-    const signature = await probe.device.sign(signedMessage({ action, application: this.application, ...fields }));
-    const texts = Object.entries({ ...fields, signature }).map(([name, value]) => [
-      name,
-      typeof value === "string" ? value : toBase64Url(value),
-    ]);
+    const message = signedMessage({ action, application: this.application, ...fields });
+    const signature = await probe.device.sign(message);
+    const signed = { ...fields, signature, ...(newDevice && { device_signature: await newDevice.sign(message) }) };
+    const texts = Object.entries(signed).map(([name, value]) => [name, typeof value === "string" ? value : toBase64Url(value)]);
     return Object.fromEntries(texts) as Body;
   }
 

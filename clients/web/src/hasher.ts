@@ -18,7 +18,7 @@ export interface LoadOptions {
   onProgress?: Progress;
   /** Folder of `ort-wasm-simd-threaded.mjs` and `.wasm`; by default that of this module. */
   wasmPaths?: string | URL;
-  /** Threads of the networks; by default up to four where the page is cross-origin isolated, else 1. */
+  /** Threads of the networks; by default half of the cores, at most four, where the page is cross-origin isolated, else 1. */
   threads?: number;
   /** Check the SHA-256 of each file against the manifest (default true). */
   verify?: boolean;

@@ -1,6 +1,6 @@
 /** The hash of an artefact: from an embedding and a key's order to a code; the steps of `iom.nn.hash_numpy`. */
 
-import { dot, rowTimes, sumOf, unit } from "./arithmetic.js";
+import { dot, rowTimes, sumOf, timesColumn, unit } from "./arithmetic.js";
 import { ArtefactError } from "./errors.js";
 import { ROTATION_ROUNDS } from "./keys.js";
 
@@ -52,6 +52,9 @@ export class Head {
       if (make === undefined) {
         const name = String(step.step).slice(0, 100);
         throw new ArtefactError(`web.json: expected steps ${Object.keys(STEPS).join(", ")}, received ${name}`);
+      }
+      if (!Array.isArray(step.reads) || typeof step.settings !== "object" || typeof step.arrays !== "object") {
+        throw new ArtefactError(`web.json: step ${number} is damaged; export the hasher again`);
       }
       if (!step.reads.every((read) => Number.isInteger(read) && read >= 0 && read < number + 2)) {
         throw new ArtefactError(`web.json: step ${number} reads a value that is not there yet: ${step.reads.join(", ")}`);
@@ -180,16 +183,8 @@ function centred(kernel: Float32Array, size: number): Float32Array {
 }
 
 /** Sum of the vectors `(K, M)` with the signs of the responses `(M,)`. */
-function readSigns(responses: Row, vectors: Float32Array, height: number): Row {
-  const width = responses.length;
-  const signs = Float64Array.from(responses, Math.sign);
-  const sums = new Float32Array(height);
-  for (let k = 0; k < height; k++) {
-    let sum = 0;
-    for (let j = 0, at = k * width; j < width; j++, at++) sum += signs[j] * vectors[at];
-    sums[k] = sum;
-  }
-  return sums;
+function readSigns(responses: Row, vectors: Float32Array): Row {
+  return timesColumn(vectors, new Float64Array(responses).map(Math.sign));
 }
 
 /** Sum of the vectors `(K, M Q)` with the largest responses `(M, Q)` of their positions; of exactly equal ones, of all. */

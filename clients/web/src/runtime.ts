@@ -7,19 +7,22 @@ import { ArtefactError } from "./errors.js";
 export type Network = (data: Float32Array, dims: number[]) => Promise<{ data: Float32Array; dims: readonly number[] }>;
 
 export const RUNTIME_BINARY = "ort-wasm-simd-threaded.wasm";
+/** Its size, for the progress: what a server compresses comes without a length. */
+export const RUNTIME_BYTES = 14_239_897;
+const MAX_THREADS = 4;
 
 /** Set up the runtime; only the first call of a page has an effect. */
 export function startRuntime(folder: URL, binary: Uint8Array, threads: number): void {
   ort.env.wasm.wasmPaths = folder.href;
-  ort.env.wasm.wasmBinary = binary.slice().buffer;
+  ort.env.wasm.wasmBinary = binary;
   ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
 }
 
-/** Threads that the runtime may use here: more than one needs memory that threads share. */
+/** Threads of the networks here: half of the cores, as waiting ones spin; one where memory cannot be shared. */
 export function usableThreads(): number {
   const isIsolated = (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated === true;
-  return isIsolated ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
+  return isIsolated ? Math.min(MAX_THREADS, Math.max(1, Math.floor(navigator.hardwareConcurrency / 2))) : 1;
 }
 
 /** The network of an ONNX file; `output` is the name of its answer, by default its only one. */

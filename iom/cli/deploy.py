@@ -30,11 +30,11 @@ from iom.cli._command import (
 from iom.cli.gallery import GalleryOptions, KeyOptions, Search
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
-from iom.models.artifact import Manifest
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from iom.models.artifact import Manifest
     from iom.service.settings import ServiceSettings
     from iom.service.tokens import TokenFile
 
@@ -94,7 +94,7 @@ def deploy(
 
     rows = []
 
-    def report(target: str, name: str, manifest: Manifest) -> None:
+    def report(target: str, name: str, manifest: "Manifest") -> None:
         check = manifest.check
         assert check is not None  # noqa: S101  (an export without one does not return)
         rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"

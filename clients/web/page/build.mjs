@@ -67,7 +67,7 @@ await write(`${folder}${LOADER}`, loader);
 
 const styles = await Promise.all([join(NORMAL_PAGE, "page.css"), here("on_device.css")].map((path) => readFile(path)));
 const style = await kept("page", "css", Buffer.concat(styles));
-const worker = await kept("worker", "js", await bundle("worker", { RUNTIME: { folder, bytes: wasm.length } }));
+const worker = await kept("worker", "js", await bundle("worker", { RUNTIME: folder }));
 const icon = await readFile(join(NORMAL_PAGE, "icon.svg"));
 const manifest = await readFile(here("app.webmanifest"));
 const html = await readFile(here("page.html"), "utf8");

@@ -185,7 +185,8 @@ async function showDevice(): Promise<void> {
 function read(action: Action, subject: string, outcome: Outcome): Told {
   if (outcome.status !== 200) {
     const title = outcome.status === 410 ? "Refused: the code is revoked" : outcome.status ? "Not done" : "The service cannot be reached";
-    return [outcome.status === 410 ? "refused" : "no", title, outcome.detail, undefined];
+    const reason = outcome.status === 401 ? "Enter a valid token under Access." : outcome.detail;
+    return [outcome.status === 410 ? "refused" : "no", title, reason, undefined];
   }
   switch (action) {
     case "enroll": return ["yes", "Enrolled", `${subject} can be verified from this device from now on.`, undefined];
@@ -423,6 +424,7 @@ function listen(): void {
   }
   const showConnection = (): void => { at("offline").hidden = navigator.onLine; };
   for (const kind of ["online", "offline"]) addEventListener(kind, showConnection);
+  addEventListener("hashchange", takeLink);
   showConnection();
 }
 

@@ -7,11 +7,10 @@ import {
 } from "../../src/index.js";
 import type { Action, Call, Calls, Outcome, Reply, Request as PageRequest, SentRequest } from "./messages.js";
 
-/** Folder of onnxruntime-web's files, and the length of the one that takes time to load. */
-declare const RUNTIME: { folder: string; bytes: number };
+/** Folder of onnxruntime-web's files. */
+declare const RUNTIME: string;
 
 const DATABASE = "iom-device";
-const WASM = "ort-wasm-simd-threaded.wasm";
 
 let hasher: Hasher | undefined;
 let device: Promise<Device> | undefined;
@@ -21,11 +20,9 @@ type Handlers = { [Name in Call]: (argument: Calls[Name]["argument"]) => Promise
 
 const handlers: Handlers = {
   async load({ manifest }) {
-    const folder = new URL(RUNTIME.folder, location.origin);
-    await loadRuntime(new URL(WASM, folder));
     hasher = await Hasher.load(new URL(manifest, location.origin), {
-      wasmPaths: folder,
-      onProgress: (loaded, total) => tell({ progress: { loaded: RUNTIME.bytes + loaded, total: RUNTIME.bytes + total } }),
+      wasmPaths: new URL(RUNTIME, location.origin),
+      onProgress: (loaded, total) => tell({ progress: { loaded, total } }),
     });
     return null;
   },
@@ -115,18 +112,6 @@ function ready(): Hasher {
 function opened(): Promise<Device> {
   device ??= Device.open(DATABASE);
   return device;
-}
-
-/** Load the runtime with a note of the progress; it comes from the cache when onnxruntime asks for it. */
-async function loadRuntime(address: URL): Promise<void> {
-  const answer = await fetch(address);
-  if (!answer.ok || !answer.body) throw new IomError(`${address.pathname}: expected a file, the service answers with ${answer.status}`);
-  const reader = answer.body.getReader();
-  let loaded = 0;
-  for (let part = await reader.read(); !part.done; part = await reader.read()) {
-    loaded += part.value.length;
-    tell({ progress: { loaded, total: RUNTIME.bytes } });
-  }
 }
 
 /** Lengths of a request and its fields. */

@@ -45,11 +45,6 @@ from iom.models.face_hasher import ArtifactFaceHasher
 from iom.models.verification import Verification, decide
 from iom.nn.hash_numpy import Head
 
-
-def _refuse_to_run(*_: Any) -> NoReturn:
-    raise WeightsError("this artefact runs in browsers, not here")
-
-
 KEY_MODE = "device"
 RUNTIME = "web"
 """Runtime of the artefacts that devices use."""
@@ -60,13 +55,6 @@ _SKEW_SECONDS = 5
 _SPACE = "on-device/nonce/v1"
 _TIME_BYTES, _MAC_BYTES = 4, 16
 _HEXADECIMAL = frozenset("0123456789abcdef")
-
-
-def _revoked(subject_id: str) -> RevokedError:
-    return RevokedError(
-        f"subject {subject_id!r} was revoked; an admin can let it be enrolled again, from whatever device",
-        subject_id=subject_id,
-    )
 
 
 class WebHasher(ArtifactFaceHasher):
@@ -127,10 +115,7 @@ class OnDeviceGallery(Gallery):
         return found
 
     def check_hashers(self) -> None:
-        """Raise `EnrolmentError` where no application of this gallery has codes of the hasher, as nothing would work.
-
-        An application of key mode `device` that has is enough.
-        """
+        """Raise `EnrolmentError` unless an application here has codes of the hasher: nothing else would work."""
         found = [each for each in self.store.applications() if each.key_mode == KEY_MODE]
         if not found:
             raise EnrolmentError(
@@ -336,3 +321,14 @@ class OnDeviceGallery(Gallery):
                 (added,) = self.store.replace(old, [new], event, masked=True, beside=beside)
         self._settle(name, revoked=old)
         return added
+
+
+def _refuse_to_run(*_: Any) -> NoReturn:
+    raise WeightsError("this artefact runs in browsers, not here")
+
+
+def _revoked(subject_id: str) -> RevokedError:
+    return RevokedError(
+        f"subject {subject_id!r} was revoked; an admin can let it be enrolled again, from whatever device",
+        subject_id=subject_id,
+    )

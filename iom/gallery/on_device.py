@@ -33,7 +33,8 @@ from iom.gallery.device_records import (
     DeviceRecord,
     add_device,
     check_device,
-    devices_of_subject,
+    devices_of_records,
+    has_used_key,
     sealed_device,
     use_nonce,
 )
@@ -241,7 +242,7 @@ class OnDeviceGallery(Gallery):
         name = application.name
         reference = self.references(message.subject, application=name)[0]
         check_seal(self.keys, reference)
-        device = devices_of_subject(self.store, name, message.subject).get(reference.record)
+        device = devices_of_records(self.store, name, [reference.record]).get(reference.record)
         if device is None:
             raise StoreError(f"application {name}: record {reference.record} has no device; see iom check")
         return EnrolledDevice(application, reference, check_device(self.keys, name, device))
@@ -280,8 +281,7 @@ class OnDeviceGallery(Gallery):
         return hmac.digest(self._nonce_keys[application], body, "sha256")[:_MAC_BYTES]
 
     def _refuse_key(self, message: DeviceMessage) -> NoReturn:
-        known = devices_of_subject(self.store, message.application, message.subject).values()
-        if message.key in {each.key for each in known}:
+        if has_used_key(self.store, message.application, message.subject, message.key):
             raise RevokedError(
                 f"the template of subject {message.subject!r} under this key was renewed or revoked; hash the face "
                 "under the key of the newest one",

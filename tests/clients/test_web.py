@@ -30,10 +30,9 @@ def test_codes_of_real_faces(node, run, client, name, prepared_data, foreign_wei
     if name == "bundled":
         hasher, artefact = load(name), bundled_web(tmp_path)
     else:
-        path, weights = PRE_MODELS / name, foreign_weights("mobilefacenet_y1")
-        hasher = load(path, weights=str(weights))
-        arguments = ["--hasher", path, "--weights", weights, "--to", "web", "--output", tmp_path]
-        assert command("deploy")(arguments) == 0
+        foreign_weights("mobilefacenet_y1")
+        hasher = load(PRE_MODELS / name)
+        assert command("deploy")(["--hasher", PRE_MODELS / name, "--to", "web", "--output", tmp_path]) == 0
         artefact = tmp_path / f"{name}.web"
     files = sorted(prepared_data.glob("lfw_112x112/*/*.jpg"))[:: 13233 // 200][:200]
     faces = read_images(files)

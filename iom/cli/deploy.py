@@ -213,6 +213,7 @@ with codes that browsers make (build the page with make web once; docs/on_device
   iom serve --on-device --demo
   iom init --gallery door.db --keys door.keys --key-mode device
   iom serve --on-device --gallery door.db --keys door.keys --tokens tokens.json
+There, --hasher is an artefact of iom deploy --to web, and nothing is decoded or detected here.
 
 Then open http://127.0.0.1:8000/. Tokens and faces cross the network: serve other machines only
 with --certificate and --certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops
@@ -267,7 +268,7 @@ def serve(
     forbid_core_dumps()
     if certificate is None and host not in ("127.0.0.1", "::1", "localhost"):
         print(
-            f"warning: {host} without --certificate: tokens and faces can be read on "
+            f"warning: {host} without --certificate: tokens and {'codes' if on_device else 'faces'} can be read on "
             "the way, unless a proxy in front of this does TLS",
             file=sys.stderr,
         )

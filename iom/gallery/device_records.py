@@ -53,7 +53,6 @@ _DEVICES = sa.Table(
     *(sa.Column(name, NAME, nullable=False) for name in ("subject", "key")),
     *(sa.Column(name, BYTES, nullable=False) for name in ("device", "seal")),
     sa.Index(f"device_keys_{FORMAT}", "application", "key", unique=True),
-    sa.Index(f"device_subjects_{FORMAT}", "application", "subject"),
     sqlite_with_rowid=False,
 )
 _NONCES = sa.Table(
@@ -64,8 +63,8 @@ _NONCES = sa.Table(
     sqlite_with_rowid=False,
 )
 _COLUMNS = [_DEVICES.c[name] for name in ("record", "subject", "key", "device", "seal")]
-_OF_SUBJECT = sa.select(*_COLUMNS).where(
-    _DEVICES.c.application == sa.bindparam("of_name"), _DEVICES.c.subject == sa.bindparam("of_subject")
+_OF_KEY = sa.select(_DEVICES.c.record).where(
+    *(_DEVICES.c[name] == sa.bindparam(f"of_{name}") for name in ("application", "subject", "key"))
 )
 _OLD_NONCES = sa.delete(_NONCES).where(_NONCES.c.expires < sa.bindparam("before"))
 
@@ -113,18 +112,15 @@ def use_nonce(store: RecordStore, nonce: bytes, expires: int, now: int) -> None:
             raise EnrolmentError("the nonce was used before; ask for a new one and sign again") from None
 
 
-def devices_of_subject(store: RecordStore, application: str, subject_id: str) -> dict[int, DeviceRecord]:
-    """Rows of a subject by record, of valid and of revoked ones; their seals are not checked."""
-    return _found(store._rows(_OF_SUBJECT, {"of_name": application, "of_subject": subject_id}))
+def has_used_key(store: RecordStore, application: str, subject_id: str, key: str) -> bool:
+    """Whether a template of a subject, valid or revoked, is under the transform key with this identifier."""
+    return bool(store._rows(_OF_KEY, {"of_application": application, "of_subject": subject_id, "of_key": key}))
 
 
 def devices_of_records(store: RecordStore, application: str, records: Collection[int]) -> dict[int, DeviceRecord]:
     """Rows by record, of those among `records` that have one; their seals are not checked."""
     among = store._is_among(_DEVICES.c.record, {int(each) for each in records})
-    return _found(store._rows(sa.select(*_COLUMNS).where(_DEVICES.c.application == application, among)))
-
-
-def _found(rows: Sequence[Any]) -> dict[int, DeviceRecord]:
+    rows = store._rows(sa.select(*_COLUMNS).where(_DEVICES.c.application == application, among))
     return {row[0]: _record_of(row) for row in rows}
 
 

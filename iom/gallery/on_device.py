@@ -33,7 +33,8 @@ from iom.gallery.device_records import (
     DeviceRecord,
     add_device,
     check_device,
-    devices_of_subject,
+    devices_of_records,
+    has_used_key,
     sealed_device,
     use_nonce,
 )
@@ -45,11 +46,6 @@ from iom.models.face_hasher import ArtifactFaceHasher
 from iom.models.verification import Verification, decide
 from iom.nn.hash_numpy import Head
 
-
-def _refuse_to_run(*_: Any) -> NoReturn:
-    raise WeightsError("this artefact runs in browsers, not here")
-
-
 KEY_MODE = "device"
 RUNTIME = "web"
 """Runtime of the artefacts that devices use."""
@@ -60,13 +56,6 @@ _SKEW_SECONDS = 5
 _SPACE = "on-device/nonce/v1"
 _TIME_BYTES, _MAC_BYTES = 4, 16
 _HEXADECIMAL = frozenset("0123456789abcdef")
-
-
-def _revoked(subject_id: str) -> RevokedError:
-    return RevokedError(
-        f"subject {subject_id!r} was revoked; an admin can let it be enrolled again, from whatever device",
-        subject_id=subject_id,
-    )
 
 
 class WebHasher(ArtifactFaceHasher):
@@ -127,10 +116,7 @@ class OnDeviceGallery(Gallery):
         return found
 
     def check_hashers(self) -> None:
-        """Raise `EnrolmentError` where no application of this gallery has codes of the hasher, as nothing would work.
-
-        An application of key mode `device` that has is enough.
-        """
+        """Raise `EnrolmentError` unless an application here has codes of the hasher: nothing else would work."""
         found = [each for each in self.store.applications() if each.key_mode == KEY_MODE]
         if not found:
             raise EnrolmentError(
@@ -256,7 +242,7 @@ class OnDeviceGallery(Gallery):
         name = application.name
         reference = self.references(message.subject, application=name)[0]
         check_seal(self.keys, reference)
-        device = devices_of_subject(self.store, name, message.subject).get(reference.record)
+        device = devices_of_records(self.store, name, [reference.record]).get(reference.record)
         if device is None:
             raise StoreError(f"application {name}: record {reference.record} has no device; see iom check")
         return EnrolledDevice(application, reference, check_device(self.keys, name, device))
@@ -295,8 +281,7 @@ class OnDeviceGallery(Gallery):
         return hmac.digest(self._nonce_keys[application], body, "sha256")[:_MAC_BYTES]
 
     def _refuse_key(self, message: DeviceMessage) -> NoReturn:
-        known = devices_of_subject(self.store, message.application, message.subject).values()
-        if message.key in {each.key for each in known}:
+        if has_used_key(self.store, message.application, message.subject, message.key):
             raise RevokedError(
                 f"the template of subject {message.subject!r} under this key was renewed or revoked; hash the face "
                 "under the key of the newest one",
@@ -336,3 +321,14 @@ class OnDeviceGallery(Gallery):
                 (added,) = self.store.replace(old, [new], event, masked=True, beside=beside)
         self._settle(name, revoked=old)
         return added
+
+
+def _refuse_to_run(*_: Any) -> NoReturn:
+    raise WeightsError("this artefact runs in browsers, not here")
+
+
+def _revoked(subject_id: str) -> RevokedError:
+    return RevokedError(
+        f"subject {subject_id!r} was revoked; an admin can let it be enrolled again, from whatever device",
+        subject_id=subject_id,
+    )

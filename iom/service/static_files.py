@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from iom._files import sha256_of
 from iom.errors import ConfigError
@@ -56,14 +57,25 @@ class StaticFile:
         """The answer to a request: the file in pieces, or that the copy of the client is still the same."""
         packed = self.packed if _accepts_gzip(request.headers.get("accept-encoding", "")) else None
         tag = f'"{self.tag}{"-gz" if packed else ""}"'
-        headers = {"ETag": tag, "Cache-Control": self.cache}
+        headers = {"ETag": tag, "Cache-Control": self.cache, "Accept-Ranges": "none"}
         if self.packed:
             headers["Vary"] = "Accept-Encoding"
         if tag in {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}:
             return Response(status_code=304, headers=headers)
         if packed:
             headers["Content-Encoding"] = "gzip"
-        return FileResponse(packed or self.path, media_type=self.kind, headers=headers)
+        return _WholeFile(packed or self.path, media_type=self.kind, headers=headers)
+
+
+class _WholeFile(FileResponse):
+    """A file in pieces of 64 KiB, so that a slow client takes it as slowly as it can; parts of it cannot be asked for.
+
+    Nobody needs parts, and requests for very many of them have been costly to read.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [pair for pair in scope["headers"] if pair[0] != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
 
 
 def files_under(folder: Path) -> dict[str, StaticFile]:

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -17,6 +18,7 @@ from iom.errors import (
     DataError,
     DeviceError,
     EnrolmentError,
+    IomError,
     NotEnrolledError,
     RevokedError,
     StoreError,
@@ -406,6 +408,57 @@ def test_two_processes_with_one_nonce(place, alice, root, monkeypatch):
     answers = [json.loads(each.communicate(timeout=60)[0]) for each in running]
     assert sorted(map(str, answers))[2] == "True"
     assert [str(each).startswith("EnrolmentError: the nonce was used before") for each in answers].count(True) == 2
+
+
+def at_once(*actions):
+    """What each of some calls returns or raises, made by threads at the same time."""
+    barrier, found = threading.Barrier(len(actions)), []
+
+    def run(action):
+        barrier.wait()
+        try:
+            found.append(action())
+        except IomError as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=run, args=(action,)) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_of_two_enrolments_or_renewals_at_once_one_is_done(place, gallery):
+    others = [gallery, place.open()]
+
+    def signed(each, action, subject, seed, number, device):
+        fields = {"device": device.public} if action == "enroll" else {}
+        message = place.message(each, action, subject, seed, number, **fields)
+        signature = device.sign(message)
+        return lambda: getattr(each, f"{action}_code")(message, signature)
+
+    for number in range(10):
+        subject, keys = f"s{number}", range(100 * number, 100 * number + 9)
+        devices = [SigningDevice(), SigningDevice()]
+        calls = [signed(each, "enroll", subject, 1, keys[n], devices[n]) for n, each in enumerate(others)]
+        found = at_once(*calls)
+        assert sum(isinstance(each, EnrolmentError) for each in found) == 1
+        place.devices[subject] = next(d for d in devices if d.public == device_of(place, subject))
+        calls = [signed(each, "renew", subject, 2, keys[3 + n], place.device(subject)) for n, each in enumerate(others)]
+        done = [each for each in at_once(*calls) if not isinstance(each, RevokedError)]
+        assert len(done) in (1, 2)  # two, where one began after the other had ended
+        (valid,) = gallery.references(subject, application="door")
+        assert valid.record in [each.record for each in done]
+        # One transform key for two subjects.
+        calls = [signed(each, "enroll", f"{subject}-{n}", 1, keys[6], SigningDevice()) for n, each in enumerate(others)]
+        (refused,) = [each for each in at_once(*calls) if isinstance(each, EnrolmentError)]
+        assert "transform key was used" in str(refused)
+    assert gallery.check() == []
+
+
+def device_of(place, subject):
+    return bytes.fromhex(rows(place, f"SELECT hex(device) FROM devices_1 WHERE subject = '{subject}'")[0][0])
 
 
 @pytest.mark.parametrize("stage", STAGES)

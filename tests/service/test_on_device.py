@@ -385,6 +385,32 @@ def test_no_other_text_is_a_binary_value(text):
         assert encoded(decoded(text)) == text
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+NAMES = st.sampled_from(["subject", "hasher", "key", "code", "device", "nonce", "signature", "device_signature", "x"])
+ACTIONS = ["nonce", "enroll-code", "verify-code", "renew-code", "revoke-code"]
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    service = Service(tmp_path_factory.mktemp("lasting"))
+    yield service
+    service.place.close()
+
+
+@given(st.sampled_from(ACTIONS), st.dictionaries(NAMES, JSON) | JSON)
+def test_no_json_is_a_surprise(lasting, action, body):
+    answer = lasting.send(f"/v1/door/{action}", json.dumps(body))
+    assert answer.status_code == 422 or (action == "nonce" and body == {})
+
+
+@given(st.sampled_from(ACTIONS), st.binary(max_size=200))
+def test_no_bytes_are_a_surprise(lasting, action, body):
+    assert lasting.send(f"/v1/door/{action}", body).status_code == 422 or body.strip() == b"{}"
+
+
 # Who tries too often
 
 
@@ -567,6 +593,16 @@ def test_packed_files_are_served_packed(service):
         assert answer.headers["etag"].endswith('-gz"') == packed
         assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
     assert service.http.get(f"{path}.gz").status_code == 401
+
+
+def test_no_parts_of_a_file_are_served(service):
+    path = "/artefact/tiny.web/embedder.onnx"
+    whole = service.http.get(path)
+    many = ",".join(f"{n}-{n}" for n in range(0, 4000, 2))
+    for asked in ("bytes=0-9", "bytes=-5", f"bytes={many}"):
+        part = service.http.get(path, headers={"Range": asked})
+        assert (part.status_code, part.content) == (200, whole.content)
+    assert whole.headers["accept-ranges"] == "none"
 
 
 @pytest.mark.parametrize(

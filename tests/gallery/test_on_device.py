@@ -179,6 +179,14 @@ def test_one_nonce_does_not_serve_for_two_requests(place, alice):
             place.ask(alice, action, "alice", seed, number, nonce=nonce)
 
 
+def test_an_enrolment_uses_its_nonce(place, alice):
+    nonce = alice.new_nonce("door")
+    place.ask(alice, "enroll", "bob", 1, 2, nonce=nonce)
+    for action, subject in (("verify", "bob"), ("verify", "alice"), ("enroll", "carol")):
+        with pytest.raises(EnrolmentError, match="nonce was used"):
+            place.ask(alice, action, subject, 1, 2, nonce=nonce)
+
+
 def test_a_comparison_that_fails_has_used_its_nonce(place, alice):
     message = place.message(alice, "verify", "alice", 7, 1)
     signature = place.device("alice").sign(message)

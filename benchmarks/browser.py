@@ -117,7 +117,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     pairs = read_pair_list(arguments.data / "lists" / "lfw_pairs.txt", arguments.data / "lfw_112x112")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        photos = _photographs(faces, arguments.photographs, folder)
+        photos = made_photographs(faces, arguments.photographs, folder)
         frames = _frames(faces, folder)
         figures = {}
         for hasher in arguments.hashers:
@@ -198,7 +198,7 @@ class _Bench:
             values = [np.asarray(answer["embeddings"], "<f4").tobytes(), rows.astype("<f4").tobytes()]
             found["requests"] = len(sent)
             found["bodies"] = sum(body is not None for body in sent)
-            found["images_sent"] = sum(_tells(body, [*pictures, *values]) for body in sent if body)
+            found["images_sent"] = sum(tells(body, [*pictures, *values]) for body in sent if body)
         return _rounded(found)
 
     def _speeds(self, found: dict[str, Any], timed: dict[str, Callable[[], dict[str, Any]]]) -> None:
@@ -281,7 +281,7 @@ def _faces(data: Path, count: int) -> Pixels:
     return read_images([folder / names[number] for number in chosen], size=SIZE)
 
 
-def _photographs(faces: Pixels, count: int, folder: Path) -> list[Path]:
+def made_photographs(faces: Pixels, count: int, folder: Path) -> list[Path]:
     """Photographs made of faces, see above."""
     chance = numpy_stream(1, "benchmarks/browser/photographs")
     paths = []
@@ -476,7 +476,7 @@ def _windows(body: bytes) -> set[bytes]:
     return {run for run in runs if len(set(run)) > FEW_VALUES}
 
 
-def _tells(body: bytes, secrets: Sequence[bytes]) -> bool:
+def tells(body: bytes, secrets: Sequence[bytes]) -> bool:
     """Whether a body holds a part of a secret: twice `RUN` bytes are found wherever they lie."""
     runs = _windows(body)
     return any(secret[i : i + RUN] in runs for secret in secrets for i in range(0, len(secret), RUN))

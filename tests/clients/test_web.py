@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,18 @@ from tests.commands import command
 
 PRE_MODELS = Path(__file__).parents[2] / "pre_models"
 VITEST = "node_modules/vitest/vitest.mjs"
+PACKED = {"package.json", "README.md"} | {
+    f"dist/{name}"
+    for name in (
+        "index.js",
+        "index.js.map",
+        "types/index.d.ts",
+        "types/hasher.d.ts",
+        "LICENSES.txt",
+        "ort-wasm-simd-threaded.mjs",
+        "ort-wasm-simd-threaded.wasm",
+    )
+}
 BIG = [(400, 500), (640, 480), (1200, 900), (3000, 2000)]
 
 
@@ -30,10 +43,9 @@ def test_codes_of_real_faces(node, run, client, name, prepared_data, foreign_wei
     if name == "bundled":
         hasher, artefact = load(name), bundled_web(tmp_path)
     else:
-        path, weights = PRE_MODELS / name, foreign_weights("mobilefacenet_y1")
-        hasher = load(path, weights=str(weights))
-        arguments = ["--hasher", path, "--weights", weights, "--to", "web", "--output", tmp_path]
-        assert command("deploy")(arguments) == 0
+        foreign_weights("mobilefacenet_y1")
+        hasher = load(PRE_MODELS / name)
+        assert command("deploy")(["--hasher", PRE_MODELS / name, "--to", "web", "--output", tmp_path]) == 0
         artefact = tmp_path / f"{name}.web"
     files = sorted(prepared_data.glob("lfw_112x112/*/*.jpg"))[:: 13233 // 200][:200]
     faces = read_images(files)
@@ -52,6 +64,10 @@ def test_a_packed_library_in_an_empty_project(node, run, client, package, trial,
     if npm is None:
         pytest.skip("needs npm (Debian: npm), which is not here")
     archive = run(npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", tmp_path, folder=package).strip()
+    with tarfile.open(tmp_path / archive) as stream:
+        held = {name.removeprefix("package/") for name in stream.getnames()}
+    assert held >= PACKED
+    assert not [name for name in held if name.startswith(("src/", "test/", "node_modules/", "page/"))]
     project = tmp_path / "project"
     project.mkdir()
     (project / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")

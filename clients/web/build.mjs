@@ -2,7 +2,7 @@
 // the runtime's two files beside it.
 import { build } from "esbuild";
 import { execFileSync } from "node:child_process";
-import { cp, mkdir, rm } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -12,7 +12,8 @@ const output = resolve(process.argv[2] ?? here("dist"));
 
 await rm(output, { recursive: true, force: true });
 await mkdir(output, { recursive: true });
-await build({
+const { metafile } = await build({
+  metafile: true,
   entryPoints: [here("src/index.ts")],
   outfile: join(output, "index.js"),
   bundle: true,
@@ -30,3 +31,17 @@ const types = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "-
 const sources = ["--outDir", join(output, "types"), "-p", here("tsconfig.build.json")];
 execFileSync(here("node_modules/.bin/tsc"), [...types, ...sources], { stdio: "inherit" });
 for (const file of RUNTIME) await cp(here(`node_modules/onnxruntime-web/dist/${file}`), join(output, file));
+
+/** What the packages in the bundle ask to be told along: name, licence and its text where there is one. */
+async function notice(name) {
+  const folder = here(`node_modules/${name}/`);
+  const { version, license, author } = JSON.parse(await readFile(`${folder}package.json`, "utf8"));
+  const file = (await readdir(folder)).find((each) => /^licen[cs]e(\.\w+)?$/i.test(each));
+  const text = file ? await readFile(folder + file, "utf8") : `${license}, ${author?.name ?? author ?? "its authors"}`;
+  return `${name} ${version} (${license})\n\n${text.trim()}\n`;
+}
+
+const parts = Object.keys(metafile.inputs).map((path) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1]);
+const names = [...new Set(parts.filter((name) => name !== undefined))].sort();
+const notices = await Promise.all(names.map(notice));
+await writeFile(join(output, "LICENSES.txt"), notices.join(`\n${"-".repeat(80)}\n\n`));

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,18 @@ from tests.commands import command
 
 PRE_MODELS = Path(__file__).parents[2] / "pre_models"
 VITEST = "node_modules/vitest/vitest.mjs"
+PACKED = {"package.json", "README.md"} | {
+    f"dist/{name}"
+    for name in (
+        "index.js",
+        "index.js.map",
+        "types/index.d.ts",
+        "types/hasher.d.ts",
+        "LICENSES.txt",
+        "ort-wasm-simd-threaded.mjs",
+        "ort-wasm-simd-threaded.wasm",
+    )
+}
 BIG = [(400, 500), (640, 480), (1200, 900), (3000, 2000)]
 
 
@@ -51,6 +64,10 @@ def test_a_packed_library_in_an_empty_project(node, run, client, package, trial,
     if npm is None:
         pytest.skip("needs npm (Debian: npm), which is not here")
     archive = run(npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", tmp_path, folder=package).strip()
+    with tarfile.open(tmp_path / archive) as stream:
+        held = {name.removeprefix("package/") for name in stream.getnames()}
+    assert held >= PACKED
+    assert not [name for name in held if name.startswith(("src/", "test/", "node_modules/", "page/"))]
     project = tmp_path / "project"
     project.mkdir()
     (project / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")

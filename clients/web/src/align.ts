@@ -1,4 +1,4 @@
-/** Five-point alignment to the template of a recogniser, and what is measured of the aligned face: `iom.photos.align`. */
+/** Five-point alignment to the template of a recogniser, and the sharpness of the aligned face: `iom.photos.align`. */
 
 import { FaceError } from "./errors.js";
 import type { Pixels } from "./images.js";
@@ -79,11 +79,17 @@ export function align(image: Pixels, points: readonly Point[], template: Omit<Te
   let shift = cornerShift(turn, back);
   // The part that is sampled, in whole blocks.
   const size: Point = [image.width, image.height];
-  const [low, high]: [Point, Point] = [[0, 0], [0, 0]];
+  const [low, high]: [Point, Point] = [
+    [0, 0],
+    [0, 0],
+  ];
   for (const axis of [0, 1] as const) {
-    const places = [[0, 0], [0, side], [side, 0], [side, side]].map(
-      ([u, v]) => turn[axis][0] * u + turn[axis][1] * v + shift[axis],
-    );
+    const places = [
+      [0, 0],
+      [0, side],
+      [side, 0],
+      [side, side],
+    ].map(([u, v]) => turn[axis][0] * u + turn[axis][1] * v + shift[axis]);
     const clipped = (value: number): number => Math.min(Math.max(value, 0), size[axis]);
     low[axis] = Math.floor(Math.trunc(clipped(Math.min(...places) - 2 * factor)) / factor) * factor;
     high[axis] = Math.min(Math.ceil(clipped(Math.max(...places) + 2 * factor) / factor) * factor, size[axis]);

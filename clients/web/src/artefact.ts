@@ -107,10 +107,12 @@ export async function fetchArtefact(
   const folder = folderOf(manifest, manifestUrl);
   const checked = async (name: string, data: Uint8Array): Promise<Uint8Array> => {
     const expected = Object.hasOwn(manifest.files, folder + name) ? manifest.files[folder + name] : undefined;
-    if (expected === undefined) throw new ArtefactError(`${name}: expected it among the files of the manifest; it is not there`);
+    if (expected === undefined)
+      throw new ArtefactError(`${name}: expected it among the files of the manifest; it is not there`);
     if (options.verify && toHex(await sha256(data)) !== expected) {
       throw new ArtefactError(
-        `${name}: the SHA-256 differs from the one in the manifest: truncated, changed or of another export; reload, or export it again`,
+        `${name}: the SHA-256 differs from the one in the manifest: truncated, changed or of another export; ` +
+          "reload, or export it again",
       );
     }
     return data;
@@ -120,10 +122,14 @@ export async function fetchArtefact(
   const description = checkedDescription(parseJson(text, "web.json"), manifest);
   const { embedder, detector } = description;
   const names = [embedder.file, "head.bin", ...Object.values(detector.files)];
-  const sizes: Record<string, number> = Object.fromEntries(names.map((name) => [name, Number(description.bytes?.[name]) || 0]));
+  const sizes: Record<string, number> = Object.fromEntries(
+    names.map((name) => [name, Number(description.bytes?.[name]) || 0]),
+  );
   sizes.runtime = RUNTIME_BYTES;
   const report = progressOf(sizes, options.onProgress);
-  const contents = names.map(async (name) => [name, await checked(name, await fetchBytes(at(name), report(name)))] as const);
+  const contents = names.map(
+    async (name) => [name, await checked(name, await fetchBytes(at(name), report(name)))] as const,
+  );
   const runtime = fetchBytes(runtimeUrl, report("runtime"));
   const [files, binary] = await Promise.all([Promise.all(contents), runtime]);
   return { manifest, description, files: Object.fromEntries(files), runtime: binary };
@@ -135,7 +141,8 @@ function progressOf(sizes: Record<string, number>, onProgress: Progress | undefi
   return (name: string) => (bytes: number, length: number) => {
     sizes[name] = Math.max(sizes[name] ?? 0, length, bytes);
     loaded[name] = bytes;
-    const sum = (counts: Record<string, number>): number => Object.values(counts).reduce((all, count) => all + count, 0);
+    const sum = (counts: Record<string, number>): number =>
+      Object.values(counts).reduce((all, count) => all + count, 0);
     onProgress?.(sum(loaded), sum(sizes), name);
   };
 }
@@ -161,7 +168,8 @@ async function fetchBytes(url: URL, report?: (bytes: number, length: number) => 
   }
   try {
     const response = await fetch(url, { credentials: "same-origin" });
-    if (!response.ok) throw new ArtefactError(`${name}: the server answered ${response.status}; is the artefact complete?`);
+    if (!response.ok)
+      throw new ArtefactError(`${name}: the server answered ${response.status}; is the artefact complete?`);
     if (!response.body || !report) return new Uint8Array(await response.arrayBuffer());
     const isPlain = response.headers.get("Content-Encoding") === null; // else its length is that of the compressed body
     return await readBody(response.body, (isPlain && Number(response.headers.get("Content-Length"))) || 0, report);
@@ -211,7 +219,9 @@ function nameOf(url: URL): string {
 function checkedManifest(found: unknown, url: URL): Manifest {
   const name = nameOf(url);
   if (typeof found !== "object" || found === null || (found as Manifest).format !== FORMAT) {
-    throw new ArtefactError(`${name}: expected a manifest of format ${FORMAT}; export the hasher again with iom deploy --to web`);
+    throw new ArtefactError(
+      `${name}: expected a manifest of format ${FORMAT}; export the hasher again with iom deploy --to web`,
+    );
   }
   const manifest = found as Manifest;
   if (manifest.target !== TARGET) {
@@ -222,7 +232,12 @@ function checkedManifest(found: unknown, url: URL): Manifest {
   const counts = ["input_size", "embedding_size", "code_length", "alphabet_size", "key_size"] as const;
   const isWhole = counts.every((field) => Number.isSafeInteger(manifest[field]) && manifest[field] > 0);
   const isListed = typeof manifest.files === "object" && manifest.files !== null;
-  if (!isWhole || !isListed || !Object.hasOwn(DERIVATIONS, manifest.key_kind) || typeof manifest.fingerprint !== "string") {
+  if (
+    !isWhole ||
+    !isListed ||
+    !Object.hasOwn(DERIVATIONS, manifest.key_kind) ||
+    typeof manifest.fingerprint !== "string"
+  ) {
     throw new ArtefactError(`${name}: the manifest is damaged, or of another version; export the hasher again`);
   }
   return manifest;
@@ -235,7 +250,9 @@ async function checkFingerprint(manifest: Manifest, url: URL): Promise<void> {
   const rest = [manifest.precision, DERIVATIONS[manifest.key_kind]].map((text) => JSON.stringify(text)).join(", ");
   const text = `["iom/artefact/v1", {${listed}}, ${rest}]`;
   if (toHex(await sha256(new TextEncoder().encode(text))) !== manifest.fingerprint) {
-    throw new ArtefactError(`${nameOf(url)}: the manifest was changed: its fingerprint does not hold; export the hasher again`);
+    throw new ArtefactError(
+      `${nameOf(url)}: the manifest was changed: its fingerprint does not hold; export the hasher again`,
+    );
   }
 }
 
@@ -254,7 +271,9 @@ function checkedDescription(found: unknown, manifest: Manifest): Description {
     throw new ArtefactError(`web.json: expected format ${FORMAT}, received another; export the hasher again`);
   }
   if (description.key?.derivation !== DERIVATIONS[manifest.key_kind] || description.key.kind !== manifest.key_kind) {
-    throw new ArtefactError("web.json: its keys are derived in another way than this library knows; use the one of its version");
+    throw new ArtefactError(
+      "web.json: its keys are derived in another way than this library knows; use the one of its version",
+    );
   }
   const names = [description.embedder?.file, ...Object.values(description.detector?.files ?? {})];
   if (names.length !== 4 || !names.every((name) => typeof name === "string" && /^[\w.-]+$/.test(name))) {

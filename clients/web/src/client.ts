@@ -61,10 +61,15 @@ export class OnDeviceClient {
     const { device, subject } = probe;
     const { application } = this;
     const records = device.records;
-    const record = returning ? await records.next(application, subject) : (await records.get(application, subject)).current;
+    const record = returning
+      ? await records.next(application, subject)
+      : (await records.get(application, subject)).current;
     const key = await device.key({ application, subject, record });
     const body = await this.#signed("enroll", probe, key, { spki: await device.publicKey() });
-    const enrolment = (await this.#post("enroll-code", returning ? { ...body, returning } : body)) as unknown as Enrolment;
+    const enrolment = (await this.#post(
+      "enroll-code",
+      returning ? { ...body, returning } : body,
+    )) as unknown as Enrolment;
     await records.set(application, subject, record);
     return enrolment;
   }
@@ -96,7 +101,10 @@ export class OnDeviceClient {
     const record = await holder.records.next(application, subject);
     const key = await holder.key({ application, subject, record });
     const named = newDevice && { spki: await newDevice.publicKey(), newDevice };
-    const enrolment = (await this.#post("renew-code", await this.#signed("renew", probe, key, named))) as unknown as Enrolment;
+    const enrolment = (await this.#post(
+      "renew-code",
+      await this.#signed("renew", probe, key, named),
+    )) as unknown as Enrolment;
     await holder.records.set(application, subject, record);
     return enrolment;
   }
@@ -143,7 +151,10 @@ export class OnDeviceClient {
     const message = signedMessage({ action, application: this.application, ...fields });
     const signature = await probe.device.sign(message);
     const signed = { ...fields, signature, ...(newDevice && { device_signature: await newDevice.sign(message) }) };
-    const texts = Object.entries(signed).map(([name, value]) => [name, typeof value === "string" ? value : toBase64Url(value)]);
+    const texts = Object.entries(signed).map(([name, value]) => [
+      name,
+      typeof value === "string" ? value : toBase64Url(value),
+    ]);
     return Object.fromEntries(texts) as Body;
   }
 
@@ -172,7 +183,8 @@ export class OnDeviceClient {
       const reason = typeof told === "string" ? told.slice(0, 500) : "the service gave no reason";
       throw new ServiceError(`${action}: ${reason}`, response.status);
     }
-    if (answer === undefined) throw new ServiceError(`${action}: expected JSON, received something else`, response.status);
+    if (answer === undefined)
+      throw new ServiceError(`${action}: expected JSON, received something else`, response.status);
     return answer;
   }
 }
@@ -185,4 +197,3 @@ async function readJson(response: Response): Promise<Body | undefined> {
     return undefined;
   }
 }
-

@@ -39,7 +39,8 @@ export class Code {
   readonly alphabetSize: number;
 
   constructor(symbols: Uint8Array, alphabetSize: number) {
-    if (!(symbols instanceof Uint8Array)) throw new CodeError(`symbols: expected a Uint8Array, received ${typeof symbols}`);
+    if (!(symbols instanceof Uint8Array))
+      throw new CodeError(`symbols: expected a Uint8Array, received ${typeof symbols}`);
     codeBytes(symbols.length, alphabetSize);
     const highest = symbols.reduce((most, symbol) => Math.max(most, symbol), 0);
     if (highest >= alphabetSize) {
@@ -60,7 +61,7 @@ export class Code {
     return bytes;
   }
 
-  /** Read what `toBytes` gave; a `CodeError` for another length, bits in the padding or a symbol outside the alphabet. */
+  /** Read what `toBytes` gave; a `CodeError` for another length, bits in the padding or a wrong symbol. */
   static fromBytes(bytes: Uint8Array, codeLength: number, alphabetSize: number): Code {
     const size = codeBytes(codeLength, alphabetSize);
     if (!(bytes instanceof Uint8Array) || bytes.length !== size) {

@@ -48,7 +48,12 @@ export class Detector {
     const second = proposed
       .map((box, i) => ({ box: moved(box, answers[i]), score: sigmoid(answers[i][answers[i].length - 1]) }))
       .filter(({ score }) => score > refined);
-    const third = (await this.#third(image, best(second, 0.7).map(({ box }) => square(box)))).filter(({ score }) => score > reported);
+    const third = (
+      await this.#third(
+        image,
+        best(second, 0.7).map(({ box }) => square(box)),
+      )
+    ).filter(({ score }) => score > reported);
     return best(third, 0.7, true).map(({ points, score }) => ({ points, score }));
   }
 

@@ -110,7 +110,8 @@ export class Device {
       });
     } catch (error) {
       throw new KeyMaterialError(
-        `the browser keeps no database for this page (${(error as Error).message}); leave private browsing, or allow storage`,
+        `the browser keeps no database for this page (${(error as Error).message}); ` +
+          "leave private browsing, or allow storage",
         { cause: error },
       );
     }
@@ -118,7 +119,8 @@ export class Device {
     if ((await database.get("material", SELF)) === undefined) {
       const made = await newMaterial(crypto.getRandomValues(new Uint8Array(32)));
       const transaction = database.transaction("material", "readwrite");
-      if ((await transaction.store.get(SELF)) === undefined) await transaction.store.put(made, SELF); // of two pages, one
+      // Of two pages that open it at once, one makes it.
+      if ((await transaction.store.get(SELF)) === undefined) await transaction.store.put(made, SELF);
       await transaction.done;
     }
     return device;

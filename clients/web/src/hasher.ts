@@ -18,7 +18,7 @@ export interface LoadOptions {
   onProgress?: Progress;
   /** Folder of `ort-wasm-simd-threaded.mjs` and `.wasm`; by default that of this module. */
   wasmPaths?: string | URL;
-  /** Threads of the networks; by default half of the cores, at most four, where the page is cross-origin isolated, else 1. */
+  /** Threads of the networks; by default half of the cores, at most four; 1 where the page is not isolated. */
   threads?: number;
   /** Check the SHA-256 of each file against the manifest (default true). */
   verify?: boolean;
@@ -121,7 +121,8 @@ export class Hasher {
     const { pixels, size } = isChip(source) ? source : (await this.oneFace(source)).chip;
     const { embedder } = this.#description;
     let given = pixels;
-    if (size === SIZE && embedder.size !== SIZE && pixels.length === 3 * SIZE * SIZE) given = chipOfCrop(pixels, this.#template);
+    if (size === SIZE && embedder.size !== SIZE && pixels.length === 3 * SIZE * SIZE)
+      given = chipOfCrop(pixels, this.#template);
     if (given.length !== 3 * embedder.size ** 2) {
       throw new FaceError(
         `chip: expected RGB bytes of ${embedder.size} x ${embedder.size} pixels, received ${pixels.length}`,

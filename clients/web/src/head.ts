@@ -57,11 +57,14 @@ export class Head {
         throw new ArtefactError(`web.json: step ${number} is damaged; export the hasher again`);
       }
       if (!step.reads.every((read) => Number.isInteger(read) && read >= 0 && read < number + 2)) {
-        throw new ArtefactError(`web.json: step ${number} reads a value that is not there yet: ${step.reads.join(", ")}`);
+        throw new ArtefactError(
+          `web.json: step ${number} reads a value that is not there yet: ${step.reads.join(", ")}`,
+        );
       }
       const found: Record<string, Table> = {};
       for (const [setting, name] of Object.entries(step.arrays)) {
-        if (!Object.hasOwn(tables, name)) throw new ArtefactError(`web.json: the array ${name} of step ${number} is missing`);
+        if (!Object.hasOwn(tables, name))
+          throw new ArtefactError(`web.json: the array ${name} of step ${number} is missing`);
         found[setting] = tables[name];
       }
       return { run: make(step.settings, found), reads: step.reads };
@@ -81,15 +84,32 @@ export class Head {
 }
 
 const STEPS: Record<string, (settings: Record<string, number | boolean>, arrays: Record<string, Table>) => Step> = {
-  unit: () => ([row]) => unit(row as Row, FLOOR),
-  dense: (_, { kernel, bias }) => ([row]) => {
-    const product = rowTimes(row as Row, kernel.values);
-    return bias === undefined ? product : product.map((value, i) => value + bias.values[i]);
-  },
-  prelu: (_, { slopes }) => ([row]) => (row as Row).map((value, i) => (value > 0 ? value : value * slopes.values[i])),
-  sum: () => ([first, second]) => (first as Row).map((value, i) => value + second[i]),
-  permutation: ({ keep }) => ([row, order]) => Float32Array.from(order.subarray(0, Number(keep) || undefined), (place) => row[place]),
-  rotation: ({ keep }) => ([row, order]) => rotated(row as Row, order as Int32Array, Number(keep)),
+  unit:
+    () =>
+    ([row]) =>
+      unit(row as Row, FLOOR),
+  dense:
+    (_, { kernel, bias }) =>
+    ([row]) => {
+      const product = rowTimes(row as Row, kernel.values);
+      return bias === undefined ? product : product.map((value, i) => value + bias.values[i]);
+    },
+  prelu:
+    (_, { slopes }) =>
+    ([row]) =>
+      (row as Row).map((value, i) => (value > 0 ? value : value * slopes.values[i])),
+  sum:
+    () =>
+    ([first, second]) =>
+      (first as Row).map((value, i) => value + second[i]),
+  permutation:
+    ({ keep }) =>
+    ([row, order]) =>
+      Float32Array.from(order.subarray(0, Number(keep) || undefined), (place) => row[place]),
+  rotation:
+    ({ keep }) =>
+    ([row, order]) =>
+      rotated(row as Row, order as Int32Array, Number(keep)),
   projection: (settings, { kernel }) => projection(settings as unknown as ProjectionSettings, kernel),
   product: (settings, { codebook }) => {
     const { code_length, half_norm_bias, window } = settings;
@@ -168,7 +188,8 @@ function projection({ alphabet_size: size, steps, gain, rate, decay }: Projectio
       result = result.map((value, i) => value + fround(length * fround(row[i] - fround(held[i] / scale))));
     }
     const responses = rowTimes(result, kernel.values);
-    if (responses.length !== width) throw new ArtefactError(`projection: expected rows of ${height}, received ${result.length}`);
+    if (responses.length !== width)
+      throw new ArtefactError(`projection: expected rows of ${height}, received ${result.length}`);
     return responses;
   };
 }
@@ -187,7 +208,7 @@ function readSigns(responses: Row, vectors: Float32Array): Row {
   return timesColumn(vectors, new Float64Array(responses).map(Math.sign));
 }
 
-/** Sum of the vectors `(K, M Q)` with the largest responses `(M, Q)` of their positions; of exactly equal ones, of all. */
+/** Sum of the vectors `(K, M Q)` with the largest responses `(M, Q)` of their positions; of equal ones, of all. */
 function readBack(responses: Row, vectors: Float32Array, height: number, size: number): Row {
   const width = responses.length;
   const chosen: number[] = [];

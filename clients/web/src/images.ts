@@ -49,7 +49,10 @@ type Drawable = Exclude<Picture, Blob | PlainPixels>;
  */
 export async function pixelsOf(picture: Picture, maxMegapixels: number): Promise<Pixels> {
   if (typeof picture !== "object" || picture === null) {
-    throw new FaceError(`picture: expected an image, a canvas, a video or a file, received ${typeof picture}`, "wrong_type");
+    throw new FaceError(
+      `picture: expected an image, a canvas, a video or a file, received ${typeof picture}`,
+      "wrong_type",
+    );
   }
   if ("data" in picture) return fromRgba(picture, maxMegapixels);
   if (!(picture instanceof Blob)) return drawn(picture, maxMegapixels);
@@ -89,7 +92,10 @@ function fromRgba({ data, width, height }: PlainPixels, maxMegapixels: number): 
   checkSize(width, height, maxMegapixels);
   const isBytes = data instanceof Uint8Array || data instanceof Uint8ClampedArray;
   if (!isBytes || data.length !== 4 * width * height) {
-    throw new FaceError(`picture: expected RGBA bytes of ${width} x ${height} pixels, received another number`, "wrong_type");
+    throw new FaceError(
+      `picture: expected RGBA bytes of ${width} x ${height} pixels, received another number`,
+      "wrong_type",
+    );
   }
   const result = new Uint8Array(3 * width * height);
   for (let from = 0, to = 0; from < data.length; from += 4, to += 3) {
@@ -107,6 +113,9 @@ function checkSize(width: number, height: number, maxMegapixels: number): void {
   }
   const megapixels = (width * height) / 1e6;
   if (megapixels > maxMegapixels) {
-    throw new FaceError(`picture: expected at most ${maxMegapixels} megapixels, received ${megapixels.toFixed(0)}`, "too_large");
+    throw new FaceError(
+      `picture: expected at most ${maxMegapixels} megapixels, received ${megapixels.toFixed(0)}`,
+      "too_large",
+    );
   }
 }

@@ -1,6 +1,13 @@
 /** Cancellable face templates on the device: the face stays here, a code leaves. */
 
-export { OnDeviceClient, type ClientOptions, type CodeMaker, type Decision, type Enrolment, type Probe } from "./client.js";
+export {
+  OnDeviceClient,
+  type ClientOptions,
+  type CodeMaker,
+  type Decision,
+  type Enrolment,
+  type Probe,
+} from "./client.js";
 export { Code, codeBytes, distance, encodingId, joinCode, splitCode } from "./codes.js";
 export { Device, Records } from "./device.js";
 export * from "./errors.js";

@@ -1,7 +1,18 @@
 /** Transform keys: the secret that makes a template renewable; the same bits as `iom.keys` in Python. */
 
 import { shake256 } from "@noble/hashes/sha3.js";
-import { concat, copyOf, equalBytes, fromBase64Url, sha256, toBase64Url, toHex, uint32, utf8, type Bytes } from "./bytes.js";
+import {
+  concat,
+  copyOf,
+  equalBytes,
+  fromBase64Url,
+  sha256,
+  toBase64Url,
+  toHex,
+  uint32,
+  utf8,
+  type Bytes,
+} from "./bytes.js";
 import { KeyMaterialError } from "./errors.js";
 
 export const SECRET_BYTES = 32;

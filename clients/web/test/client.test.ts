@@ -12,7 +12,10 @@ const hasher = {
   fingerprint: FINGERPRINT,
   async hash(_: unknown, key: TransformKey): Promise<Code> {
     const order = await key.order("permutation", 64);
-    return new Code(Uint8Array.from(order, (place) => place % 4), 4);
+    return new Code(
+      Uint8Array.from(order, (place) => place % 4),
+      4,
+    );
   },
 };
 
@@ -36,7 +39,8 @@ class Service {
     this.sent.push({ url: String(url), action, body, headers: options!.headers as Record<string, string> });
     const failure = this.failures[action]?.shift();
     if (failure) return failure();
-    if (action === "nonce") return Response.json({ nonce: toBase64Url(new Uint8Array(32).fill(++this.nonces)), seconds: 60 });
+    if (action === "nonce")
+      return Response.json({ nonce: toBase64Url(new Uint8Array(32).fill(++this.nonces)), seconds: 60 });
     if (action === "verify-code") return Response.json({ match: true });
     if (action === "revoke-code") return Response.json({ revoked: 1 });
     return Response.json({ subject: body.subject, slots: [0] });
@@ -47,7 +51,11 @@ class Service {
   }
 }
 
-async function isSigned(body: Record<string, unknown>, spki: Uint8Array<ArrayBuffer>, field = "signature"): Promise<boolean> {
+async function isSigned(
+  body: Record<string, unknown>,
+  spki: Uint8Array<ArrayBuffer>,
+  field = "signature",
+): Promise<boolean> {
   const bytes = (name: string) => (body[name] === undefined ? undefined : fromBase64Url(body[name] as string));
   const action = body.action as Action;
   const message = signedMessage({
@@ -95,7 +103,11 @@ describe("a client", () => {
     await client.renew(probe);
     await client.revoke(probe);
     const secret = await (await TransformKey.fromText(await device.exportText())).toBytes();
-    const hidden = [secret, new Uint8Array(EMBEDDING.buffer), await (await device.key({ application: "door", subject: "anna" })).toBytes()];
+    const hidden = [
+      secret,
+      new Uint8Array(EMBEDDING.buffer),
+      await (await device.key({ application: "door", subject: "anna" })).toBytes(),
+    ];
     for (const { body } of service.sent) {
       for (const value of Object.values(body)) {
         const bytes = Buffer.from(fromBase64Url(String(value)) ?? []);
@@ -120,7 +132,9 @@ describe("a client", () => {
     await client.enroll(probe);
     await client.renew(probe);
     await client.verify(probe);
-    const [[enrolled], [renewed], [verified]] = ["enroll-code", "renew-code", "verify-code"].map((action) => service.requests(action));
+    const [[enrolled], [renewed], [verified]] = ["enroll-code", "renew-code", "verify-code"].map((action) =>
+      service.requests(action),
+    );
     expect(renewed.key).not.toBe(enrolled.key);
     expect(renewed.device).toBeUndefined();
     expect(verified.key).toBe(renewed.key);
@@ -143,7 +157,10 @@ describe("a client", () => {
     const { service, client, device, probe } = await setUp();
     await client.enroll(probe);
     service.failures["renew-code"] = [() => Response.json({ detail: "wrong device" }, { status: 403 })];
-    await expect(client.renew(probe)).rejects.toMatchObject({ status: 403, message: expect.stringContaining("wrong device") });
+    await expect(client.renew(probe)).rejects.toMatchObject({
+      status: 403,
+      message: expect.stringContaining("wrong device"),
+    });
     expect(await device.records.get("door", "anna")).toEqual({ current: 0, tried: 1 });
     await client.renew(probe);
     const keys = service.requests("renew-code").map(({ key }) => key);
@@ -198,7 +215,10 @@ describe("a client", () => {
 
   it("takes a name of an application as one part of an address", async () => {
     const service = new Service();
-    const client = new OnDeviceClient("https://example.org", undefined, { application: "../a/b", fetch: service.fetch });
+    const client = new OnDeviceClient("https://example.org", undefined, {
+      application: "../a/b",
+      fetch: service.fetch,
+    });
     await client.nonce();
     expect(service.sent[0].url).toBe("https://example.org/v1/..%2Fa%2Fb/nonce");
     expect(service.sent[0].headers.Authorization).toBeUndefined();

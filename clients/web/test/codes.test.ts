@@ -5,12 +5,16 @@ import { Code, CodeError, codeBytes, distance, encodingId, joinCode, splitCode }
 const codes = fc
   .tuple(fc.integer({ min: 2, max: 256 }), fc.integer({ min: 1, max: 300 }))
   .chain(([alphabet, size]) =>
-    fc.uint8Array({ minLength: size, maxLength: size, max: alphabet - 1 }).map((symbols) => new Code(symbols, alphabet)),
+    fc
+      .uint8Array({ minLength: size, maxLength: size, max: alphabet - 1 })
+      .map((symbols) => new Code(symbols, alphabet)),
   );
 
 describe("codes", () => {
   it("are stored as in Python", () => {
-    expect([...new Code(Uint8Array.of(0, 3, 1), 4).toBytes()]).toEqual([6, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    expect([...new Code(Uint8Array.of(0, 3, 1), 4).toBytes()]).toEqual([
+      6, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
+    ]);
     expect(encodingId(512, 8)).toBe("iom-planes/1:512x8");
     expect(codeBytes(512, 8)).toBe(192);
   });
@@ -55,7 +59,10 @@ describe("codes", () => {
     fc.assert(
       fc.property(codes, fc.uint8Array({ minLength: 300, maxLength: 300 }), (code, noise) => {
         const { symbols, alphabetSize } = code;
-        const other = new Code(symbols.map((symbol, i) => (symbol + noise[i]) % alphabetSize), alphabetSize);
+        const other = new Code(
+          symbols.map((symbol, i) => (symbol + noise[i]) % alphabetSize),
+          alphabetSize,
+        );
         const expected = symbols.filter((_, i) => noise[i] % alphabetSize !== 0).length;
         expect([distance(code, code), distance(code, other), distance(other, code)]).toEqual([0, expected, expected]);
       }),
@@ -74,7 +81,8 @@ describe("codes", () => {
   it("have shares that are uniform", () => {
     const ones = new Code(new Uint8Array(4096).fill(1), 2);
     const [first, second] = splitCode(ones);
-    const count = (bytes: Uint8Array) => bytes.reduce((sum, byte) => sum + byte.toString(2).replaceAll("0", "").length, 0);
+    const count = (bytes: Uint8Array) =>
+      bytes.reduce((sum, byte) => sum + byte.toString(2).replaceAll("0", "").length, 0);
     for (const share of [first, second]) expect(Math.abs(count(share) - 2048)).toBeLessThan(6 * 32);
   });
 });

@@ -44,7 +44,8 @@ describe("a device", () => {
     expect(signature.length).toBe(64);
     const curve = { name: "ECDSA", namedCurve: "P-256" };
     const key = await crypto.subtle.importKey("spki", await device.publicKey(), curve, false, ["verify"]);
-    const verified = (bytes: Uint8Array<ArrayBuffer>) => crypto.subtle.verify({ name: "ECDSA", hash: "SHA-256" }, key, signature, bytes);
+    const verified = (bytes: Uint8Array<ArrayBuffer>) =>
+      crypto.subtle.verify({ name: "ECDSA", hash: "SHA-256" }, key, signature, bytes);
     expect(await verified(message)).toBe(true);
     expect(await verified(Uint8Array.of(1, 2, 4))).toBe(false);
   });
@@ -53,7 +54,11 @@ describe("a device", () => {
     const device = await fresh();
     const secret = await (await TransformKey.fromText(await device.exportText())).toBytes();
     const material = await stored(`test-${number - 1}`);
-    const { wrapping, signing, sealed } = material as { wrapping: CryptoKey; signing: CryptoKeyPair; sealed: Uint8Array };
+    const { wrapping, signing, sealed } = material as {
+      wrapping: CryptoKey;
+      signing: CryptoKeyPair;
+      sealed: Uint8Array;
+    };
     expect(Buffer.from(sealed).includes(Buffer.from(secret))).toBe(false);
     expect(wrapping.extractable).toBe(false);
     expect(signing.privateKey.extractable).toBe(false);
@@ -68,7 +73,10 @@ describe("a device", () => {
     await new Promise((resolve) => {
       const opening = indexedDB.open(`test-${number - 1}`);
       opening.onsuccess = () => {
-        const writing = opening.result.transaction("material", "readwrite").objectStore("material").put(material, "self");
+        const writing = opening.result
+          .transaction("material", "readwrite")
+          .objectStore("material")
+          .put(material, "self");
         writing.onsuccess = resolve;
       };
     });

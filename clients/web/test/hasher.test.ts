@@ -17,7 +17,8 @@ const load = (url: URL | string, verify = true) => Hasher.load(url, { wasmPaths:
 afterAll(() => written.forEach((url) => rmSync(dirname(fileURLToPath(url)), { recursive: true })));
 
 /** Pixels of a chip or a crop that look like nothing. */
-const noise = (count: number) => Uint8Array.from({ length: count }, (_, i) => Math.abs(Math.sin(i * 12.9898) * 43758.5453) % 256);
+const noise = (count: number) =>
+  Uint8Array.from({ length: count }, (_, i) => Math.abs(Math.sin(i * 12.9898) * 43758.5453) % 256);
 const blank = (width: number, height: number, colour = 128) => {
   const data = new Uint8Array(4 * width * height).fill(colour);
   for (let i = 3; i < data.length; i += 4) data[i] = 255;
@@ -81,7 +82,9 @@ describe("a hasher", () => {
     await expect(hasher.embed({ pixels: new Uint8Array(3 * 100 * 100), size: 100 })).rejects.toThrow(FaceError);
     await expect(hasher.hash(new Float32Array(127), key)).rejects.toThrow(ArtefactError);
     await expect(hasher.hash(new Float32Array(128).fill(Number.NaN), key)).rejects.toThrow(ArtefactError);
-    await expect(hasher.hash(new Float32Array(128), "iom-key-1:..." as unknown as TransformKey)).rejects.toThrow(KeyMaterialError);
+    await expect(hasher.hash(new Float32Array(128), "iom-key-1:..." as unknown as TransformKey)).rejects.toThrow(
+      KeyMaterialError,
+    );
   });
 });
 
@@ -99,12 +102,15 @@ describe("an artefact", () => {
   });
 
   it.each(FILES)("is refused with %s cut short", async (file) => {
-    const cut = (folder: string) => writeFileSync(join(folder, "made.web", file), readFileSync(join(folder, "made.web", file)).subarray(0, -1));
+    const cut = (folder: string) =>
+      writeFileSync(join(folder, "made.web", file), readFileSync(join(folder, "made.web", file)).subarray(0, -1));
     await expect(load(put(makeArtefact(), cut))).rejects.toThrow(ArtefactError);
   });
 
   it.each(FILES)("is refused without %s", async (file) => {
-    await expect(load(put(makeArtefact(), (folder) => rmSync(join(folder, "made.web", file))))).rejects.toThrow(/cannot be read/);
+    await expect(load(put(makeArtefact(), (folder) => rmSync(join(folder, "made.web", file))))).rejects.toThrow(
+      /cannot be read/,
+    );
   });
 
   it("is taken with other weights only where nobody asks for a check", async () => {
@@ -186,7 +192,9 @@ describe("an artefact of a server", () => {
     expect(loaded).toEqual(loaded.toSorted((a, b) => a - b));
     expect(new Set(seen.map(([, total]) => total)).size).toBe(1);
     expect(seen.at(-1)![0]).toBe(seen.at(-1)![1]);
-    expect(new Set(seen.map(([, , file]) => file))).toEqual(new Set(["embedder.onnx", "head.bin", "pnet.onnx", "rnet.onnx", "onet.onnx", "runtime"]));
+    expect(new Set(seen.map(([, , file]) => file))).toEqual(
+      new Set(["embedder.onnx", "head.bin", "pnet.onnx", "rnet.onnx", "onet.onnx", "runtime"]),
+    );
   });
 
   it("is refused where it is missing or the server is gone", async () => {

@@ -10,7 +10,13 @@ import { ROOT } from "./vectors.js";
 export const RUNTIME_FOLDER = pathToFileURL(`${ROOT}clients/web/node_modules/onnxruntime-web/dist/`);
 export const NETWORKS = ["pnet", "rnet", "onet"].map((name) => `${ROOT}iom/photos/mtcnn.bundled/${name}.onnx`);
 const EMBEDDER = `${ROOT}iom/pretrained/dlib_resnet.bundled/dlib_resnet.onnx`;
-const LANDMARKS = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]];
+const LANDMARKS = [
+  [38.2946, 51.6963],
+  [73.5318, 51.5014],
+  [56.0252, 71.7366],
+  [41.5493, 92.3655],
+  [70.7299, 92.2041],
+];
 const LENGTH = 64;
 const ALPHABET = 4;
 
@@ -27,15 +33,37 @@ const utf8 = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.strin
 export function makeArtefact(): Made {
   const kernel = Float32Array.from({ length: 128 * LENGTH * ALPHABET }, (_, i) => Math.sin(i * 78.233) % 1);
   const [pnet, rnet, onet] = NETWORKS.map((path) => new Uint8Array(readFileSync(path)));
-  const files = { "embedder.onnx": new Uint8Array(readFileSync(EMBEDDER)), "head.bin": new Uint8Array(kernel.buffer), "pnet.onnx": pnet, "rnet.onnx": rnet, "onet.onnx": onet };
+  const files = {
+    "embedder.onnx": new Uint8Array(readFileSync(EMBEDDER)),
+    "head.bin": new Uint8Array(kernel.buffer),
+    "pnet.onnx": pnet,
+    "rnet.onnx": rnet,
+    "onet.onnx": onet,
+  };
   const refinement = { alphabet_size: ALPHABET, steps: 4, gain: 4, rate: 1, decay: 0.5 };
   const description = {
     format: 1,
-    embedder: { file: "embedder.onnx", input: "image", output: "embedding", layout: "NHWC", colour_order: "RGB", mean: 0, scale: 1, size: 150 },
+    embedder: {
+      file: "embedder.onnx",
+      input: "image",
+      output: "embedding",
+      layout: "NHWC",
+      colour_order: "RGB",
+      mean: 0,
+      scale: 1,
+      size: 150,
+    },
     template: { name: "dlib", size: 150, scale: 1.491, shift: [-9.4, -29.8], landmarks: structuredClone(LANDMARKS) },
     detector: {
-      name: "mtcnn", files: { pnet: "pnet.onnx", rnet: "rnet.onnx", onet: "onet.onnx" },
-      min_face: 20, scale: 0.709, proposed: 0.6, refined: 0.7, reported: 0.3, aligned_score: 0.9, aligned_offset: 18,
+      name: "mtcnn",
+      files: { pnet: "pnet.onnx", rnet: "rnet.onnx", onet: "onet.onnx" },
+      min_face: 20,
+      scale: 0.709,
+      proposed: 0.6,
+      refined: 0.7,
+      reported: 0.3,
+      aligned_score: 0.9,
+      aligned_offset: 18,
     },
     head: {
       steps: [
@@ -48,12 +76,31 @@ export function makeArtefact(): Made {
     key: { kind: "orthogonal", derivation: "iom/orthogonal/v1", size: 128, keep: 0 },
     bytes: Object.fromEntries(Object.entries(files).map(([name, data]) => [name, data.length])),
     limits: {
-      max_side: 1024, quick_side: 640, clear: 64, min_score: 0.9, min_size: 32, bystander: 0.5, min_sharpness: 2, edge: 16, max_megapixels: 64,
+      max_side: 1024,
+      quick_side: 640,
+      clear: 64,
+      min_score: 0.9,
+      min_size: 32,
+      bystander: 0.5,
+      min_sharpness: 2,
+      edge: 16,
+      max_megapixels: 64,
     },
   };
   const manifest = {
-    format: 1, target: "web", runtime: "web", precision: "float32", input_size: 150, embedding_size: 128, code_length: LENGTH,
-    alphabet_size: ALPHABET, keep: 0, key_size: 128, key_kind: "orthogonal", template: "dlib", calibration: { threshold: 20 },
+    format: 1,
+    target: "web",
+    runtime: "web",
+    precision: "float32",
+    input_size: 150,
+    embedding_size: 128,
+    code_length: LENGTH,
+    alphabet_size: ALPHABET,
+    keep: 0,
+    key_size: 128,
+    key_kind: "orthogonal",
+    template: "dlib",
+    calibration: { threshold: 20 },
   };
   return { files, description, manifest };
 }
@@ -72,6 +119,9 @@ export function write({ files, description, manifest }: Made, change?: (folder: 
 }
 
 function fingerprint(files: Record<string, string>): string {
-  const listed = Object.keys(files).sort().map((name) => `"${name}": "${files[name]}"`).join(", ");
+  const listed = Object.keys(files)
+    .sort()
+    .map((name) => `"${name}": "${files[name]}"`)
+    .join(", ");
   return digest(`["iom/artefact/v1", {${listed}}, "float32", "iom/orthogonal/v1"]`);
 }

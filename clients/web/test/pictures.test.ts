@@ -6,7 +6,13 @@ import { FaceError } from "../src/index.js";
 import { reduced, resized, sampled } from "../src/resampling.js";
 import { fromBase64, vectors } from "./vectors.js";
 
-const LANDMARKS: Point[] = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]];
+const LANDMARKS: Point[] = [
+  [38.2946, 51.6963],
+  [73.5318, 51.5014],
+  [56.0252, 71.7366],
+  [41.5493, 92.3655],
+  [70.7299, 92.2041],
+];
 
 interface Sizes {
   width: number;
@@ -33,29 +39,54 @@ function expectSame(found: Uint8Array, expected: Uint8Array) {
 }
 
 describe("pictures", () => {
-  it.each(Object.entries(cases.aligned))("are aligned as in Python: %s", (_, { width, height, points, template, pixels }) => {
-    expectSame(align(pattern(width, height), points, { ...template, landmarks: LANDMARKS }), fromBase64(pixels));
-  });
+  it.each(Object.entries(cases.aligned))(
+    "are aligned as in Python: %s",
+    (_, { width, height, points, template, pixels }) => {
+      expectSame(align(pattern(width, height), points, { ...template, landmarks: LANDMARKS }), fromBase64(pixels));
+    },
+  );
 
-  it.each(Object.entries(cases.resized))("are resized as in Python: %s", (_, { width, height, to_width, to_height, pixels }) => {
-    expectSame(resized(pattern(width, height), to_width, to_height).data, fromBase64(pixels));
-  });
+  it.each(Object.entries(cases.resized))(
+    "are resized as in Python: %s",
+    (_, { width, height, to_width, to_height, pixels }) => {
+      expectSame(resized(pattern(width, height), to_width, to_height).data, fromBase64(pixels));
+    },
+  );
 
   it("keep one colour, whatever is done to them", () =>
     fc.assert(
-      fc.property(fc.nat(255), fc.integer({ min: 1, max: 60 }), fc.integer({ min: 1, max: 60 }), fc.integer({ min: 1, max: 40 }), (colour, width, height, size) => {
-        const image = { data: new Uint8Array(3 * width * height).fill(colour), width, height };
-        for (const made of [reduced(image, 3, 2), resized(image, size, size)]) expect(made.data.every((value) => value === colour)).toBe(true);
-      }),
+      fc.property(
+        fc.nat(255),
+        fc.integer({ min: 1, max: 60 }),
+        fc.integer({ min: 1, max: 60 }),
+        fc.integer({ min: 1, max: 40 }),
+        (colour, width, height, size) => {
+          const image = { data: new Uint8Array(3 * width * height).fill(colour), width, height };
+          for (const made of [reduced(image, 3, 2), resized(image, size, size)])
+            expect(made.data.every((value) => value === colour)).toBe(true);
+        },
+      ),
     ));
 
   it("show every pixel of the picture or black", () =>
     fc.assert(
-      fc.property(fc.double({ min: -5, max: 5, noNaN: true }), fc.double({ min: -90, max: 90, noNaN: true }), (turn, shift) => {
-        const image = { data: new Uint8Array(3 * 64).fill(200), width: 8, height: 8 };
-        const found = sampled(image, [[turn, 0.1], [0.2, turn]], [shift, -shift], 10);
-        expect(found.every((value) => value === 0 || value === 200)).toBe(true);
-      }),
+      fc.property(
+        fc.double({ min: -5, max: 5, noNaN: true }),
+        fc.double({ min: -90, max: 90, noNaN: true }),
+        (turn, shift) => {
+          const image = { data: new Uint8Array(3 * 64).fill(200), width: 8, height: 8 };
+          const found = sampled(
+            image,
+            [
+              [turn, 0.1],
+              [0.2, turn],
+            ],
+            [shift, -shift],
+            10,
+          );
+          expect(found.every((value) => value === 0 || value === 200)).toBe(true);
+        },
+      ),
     ));
 });
 

@@ -20,7 +20,13 @@ describe("a signed message", () => {
   it("has each field behind its length", () => {
     const message = signedMessage({ action: "revoke", application: "a", subject: "b", nonce: Uint8Array.of(255) });
     const label = Buffer.from("iom/on-device/v1").toString("hex");
-    const rest = "00000006" + Buffer.from("revoke").toString("hex") + "0000000161" + "0000000162" + "00000000".repeat(4) + "00000001ff";
+    const rest =
+      "00000006" +
+      Buffer.from("revoke").toString("hex") +
+      "0000000161" +
+      "0000000162" +
+      "00000000".repeat(4) +
+      "00000001ff";
     expect(toHex(message)).toBe(label + rest);
   });
 
@@ -28,7 +34,13 @@ describe("a signed message", () => {
     fc.assert(
       fc.property(fields, fields, (first, second) => {
         const shown = (each: SignedFields) =>
-          JSON.stringify({ ...each, subject: each.subject.normalize("NFC"), code: [...each.code!], device: [...each.device!], nonce: [...each.nonce] });
+          JSON.stringify({
+            ...each,
+            subject: each.subject.normalize("NFC"),
+            code: [...each.code!],
+            device: [...each.device!],
+            nonce: [...each.nonce],
+          });
         expect(toHex(signedMessage(first)) === toHex(signedMessage(second))).toBe(shown(first) === shown(second));
       }),
     ));

@@ -1,4 +1,4 @@
-/** A hasher on faces that Python has hashed; IOM_WEB_TRIAL names the folder that `tests/clients/web_trial.py` writes. */
+/** A hasher on faces that Python has hashed; IOM_WEB_TRIAL names the folder of `tests/clients/web_trial.py`. */
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";

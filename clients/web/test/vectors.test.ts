@@ -2,7 +2,18 @@
 
 import { describe, expect, it } from "vitest";
 import { toHex, xor } from "../src/bytes.js";
-import { Code, CodeError, distance, encodingId, joinCode, KeyMaterialError, signedMessage, TransformKey, type Action, type KeyKind } from "../src/index.js";
+import {
+  Code,
+  CodeError,
+  distance,
+  encodingId,
+  joinCode,
+  KeyMaterialError,
+  signedMessage,
+  TransformKey,
+  type Action,
+  type KeyKind,
+} from "../src/index.js";
 import { DERIVATIONS, partCount } from "../src/keys.js";
 import { subjectName } from "../src/protocol.js";
 import { fromHex, vectors } from "./vectors.js";
@@ -30,14 +41,25 @@ interface Codes {
 interface Messages {
   devices: { spki: string }[];
   messages: {
-    action: Action; application: string; subject: string; given_subject: string; hasher: string; key: string;
-    code: string; device: string; nonce: string; message: string; signature: string;
+    action: Action;
+    application: string;
+    subject: string;
+    given_subject: string;
+    hasher: string;
+    key: string;
+    code: string;
+    device: string;
+    nonce: string;
+    message: string;
+    signature: string;
   }[];
   refused: { why: string; device: string; message: string; signature: string }[];
 }
 
 async function isSigned(spki: string, message: Uint8Array<ArrayBuffer>, signature: string): Promise<boolean> {
-  const key = await crypto.subtle.importKey("spki", fromHex(spki), { name: "ECDSA", namedCurve: "P-256" }, false, ["verify"]);
+  const key = await crypto.subtle.importKey("spki", fromHex(spki), { name: "ECDSA", namedCurve: "P-256" }, false, [
+    "verify",
+  ]);
   return crypto.subtle.verify({ name: "ECDSA", hash: "SHA-256" }, key, fromHex(signature), message);
 }
 

@@ -51,14 +51,19 @@ class FacePage:
         context.on("request", lambda request: self.urls.append(request.url))
 
     @classmethod
-    def open(cls, browser, url, *, before=None, **settings):
-        """Load the page and wait until it is ready; `before` is a script that runs before the page's own."""
+    def open(cls, browser, url, *, before=None, meanwhile=None):
+        """Load the page and wait until it is ready.
+
+        `before` is a script that runs before the page's own; `meanwhile(page)` is called while the networks load.
+        """
         width, height = SIZES["wide"]
-        page = cls(browser.new_context(**{"viewport": {"width": width, "height": height}, **settings}))
+        page = cls(browser.new_context(viewport={"width": width, "height": height}))
         if before:
             page.page.add_init_script(before)
         page.url = url
-        page.page.goto(url)
+        page.page.goto(url, wait_until="domcontentloaded")
+        if meanwhile:
+            meanwhile(page)
         page.wait_ready()
         return page
 

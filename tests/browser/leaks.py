@@ -23,6 +23,22 @@ FIELDS = {
 }
 BYTES = {"code": 192, "device": 91, "nonce": 32, "signature": 64}
 """Lengths of binary fields; a code of the bundled hasher has 1,536 symbols of a bit each."""
+HEADERS = {
+    "accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connection", "content-length",
+    "content-type", "dnt", "host", "if-modified-since", "if-none-match", "origin", "pragma", "priority", "referer",
+    "service-worker", "upgrade-insecure-requests", "user-agent",
+}  # fmt: skip
+"""Headers of requests, beside those of the browser itself (`sec-...`)."""
+
+
+def check_heads(requests, origin):
+    """Addresses and headers have no room for anything either."""
+    for each in requests:
+        assert re.fullmatch(r"/[\w./-]*", each.path), each.path
+        assert [name for name in each.headers if not name.startswith("sec-") and name not in HEADERS] == []
+        assert each.headers.get("referer", origin).startswith(origin)
+        assert each.method in ("GET", "POST")
+        assert each.method == "POST" or not each.body
 
 
 def check_posts(posts, subjects):

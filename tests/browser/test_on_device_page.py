@@ -10,12 +10,21 @@ from PIL import Image
 
 from tests.browser.conftest import CANVAS, ROOT, photograph
 from tests.browser.face_page import SIZES
-from tests.browser.leaks import check_bytes, check_posts
+from tests.browser.leaks import FIELDS, check_bytes, check_heads, check_posts, holds
+from tests.browser.wire import Wire
 
 SHOTS = os.environ.get("IOM_SCREENSHOTS")  # a folder, to look at them
 AXE = ROOT / "clients" / "web" / "node_modules" / "axe-core" / "axe.min.js"
 APPLICATION = "default"
 REFUSED = "refused", "Refused: the code is revoked"
+LEAKS = {
+    "body": "(bytes) => fetch('/v1/x', { method: 'POST', body: new Uint8Array(bytes) }).catch(() => null)",
+    "base64": "(bytes) => fetch('/v1/x', { method: 'POST', body: btoa(String.fromCharCode(...bytes)) })",
+    "address": "(bytes) => fetch('/x?' + bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(''))",
+    "header": "(bytes) => fetch('/x', { headers: { 'X-Some': btoa(String.fromCharCode(...bytes)) } })",
+    "beacon": "(bytes) => navigator.sendBeacon('/v1/x', new Uint8Array(bytes))",
+}
+"""Ways of a script to send bytes."""
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +45,17 @@ def page(devices, progress):
 
 
 @pytest.fixture(scope="module")
-def second_device(devices):
-    """Another device of the same service."""
-    return devices()
+def second_device(devices, pictures):
+    """Another device of the same service; a picture was chosen while it loaded, and `early` is what it said then."""
+
+    def choose_early(page):
+        page.at("file").set_input_files(str(pictures["ann"][0]))
+        page.expect(page.at("pending")).to_have_text("looking…")
+        page.early = page.text("pending"), page.text("state")
+        page.screenshots(SHOTS, "loading")
+        page.expect(page.at("answer")).to_have_text("A face was found")
+
+    return devices(meanwhile=choose_early)
 
 
 def test_the_whole_way_and_all_that_was_sent(page, wire, pictures):
@@ -70,6 +87,8 @@ def test_the_whole_way_and_all_that_was_sent(page, wire, pictures):
     page.screenshots(SHOTS, "end")
     assert page.page.locator("#tour .done").count() == 6
     posts = [each for each in wire.requests(before) if each.method != "GET"]
+    assert {each.path.rpartition("/")[2] for each in posts} == set(FIELDS)
+    check_heads(wire.requests(), wire.origin)
     check_posts(posts, subjects={"ann"})
     check_bytes(page, wire, posts, [first, second, other], chip)
     _check_shown(sent, [each for each in posts if each.path.endswith("/verify-code")])
@@ -85,6 +104,32 @@ def _check_shown(sent, verifications):
     for name, value in json.loads(body).items():
         label = {"subject": "name", "hasher": "network id", "key": "key id", "nonce": "one-time number"}.get(name, name)
         assert f"{label}\t{len(value)} bytes" in sent
+
+
+def test_the_record_has_whatever_a_page_sends(browser, service):
+    """The control of the test before: a page that does leak is caught."""
+    wire = Wire(service.hostname, service.port)
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(f"{wire.origin}/health/live")
+        secrets = {way: np.random.default_rng(number).bytes(200) for number, way in enumerate(LEAKS)}
+        for way, script in LEAKS.items():
+            page.evaluate(script, list(secrets[way]))
+        page.wait_for_timeout(200)
+    finally:
+        context.close()
+        wire.cut()
+    found = [holds(b"".join(bytes(stream) for stream in wire.streams), secret) for secret in secrets.values()]
+    assert found == [True] * len(LEAKS)
+    with pytest.raises(AssertionError):
+        check_heads(wire.requests(), wire.origin)
+
+
+def test_a_picture_waits_for_the_networks(second_device):
+    pending, state = second_device.early
+    assert pending == "looking…"
+    assert not state.startswith("ready")
 
 
 def test_loading_is_shown_and_the_token_leaves_the_address(page, wire):
@@ -107,6 +152,22 @@ def test_a_second_visit_loads_nothing_again(page, wire):
     manifest = {path for path in paths if path.startswith("/artefact/") and path.endswith(".json")}
     assert len(manifest) == 1
     assert paths - manifest <= {"/health/ready", "/sw.js"}
+
+
+def test_a_damaged_file_is_refused_and_fetched_again(second_device):
+    page = second_device
+    place = page.page.evaluate(
+        """async () => {
+          const cache = await caches.open('iom-networks');
+          const { url } = (await cache.keys()).find(({ url }) => url.endsWith('head.bin'));
+          await cache.put(url, new Response('damaged'));
+          return url;
+        }"""
+    )
+    page.page.reload()
+    page.expect(page.at("state")).to_have_text("not ready")
+    assert f"Loading failed: {place.rpartition('/')[2]}: the SHA-256 differs" in page.text("loaded")
+    page.reload()
 
 
 def test_it_works_without_the_service_and_says_what_does_not(page, wire, pictures):
@@ -297,8 +358,7 @@ def test_it_fits(page, size):
     assert [each for each in heights if 0 < each < 40] == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "scheme"), [("wide", "light"), ("phone", "dark")])
 @pytest.mark.parametrize("dialog", [None, "export", "import", "delete"])
 def test_accessibility_rules_hold(page, size, scheme, dialog):
     if not AXE.is_file():

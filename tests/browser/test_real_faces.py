@@ -11,7 +11,7 @@ import iom
 from iom.photos.picture import one_face
 from iom.pretrained import BUNDLED
 from tests.browser.conftest import photograph
-from tests.browser.leaks import APPLICATION, check_bytes, check_posts
+from tests.browser.leaks import APPLICATION, check_bytes, check_heads, check_posts
 from tests.browser.test_on_device_page import REFUSED, film
 
 pytestmark = pytest.mark.proof
@@ -74,6 +74,7 @@ def test_real_people_are_told_apart(devices, wire, people):
     assert page.act("revoke", names[0]) == ("yes", "Revoked")
     assert page.act("verify", names[0]) == REFUSED
     posts = [each for each in wire.requests(before) if each.method != "GET"]
+    check_heads(wire.requests(), wire.origin)
     check_posts(posts, set(names))
     check_bytes(page, wire, posts, [path for paths in people.values() for path in paths], page.chip())
     assert page.complaints() == []

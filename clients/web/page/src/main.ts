@@ -28,6 +28,7 @@ interface Score {
 /** What is told of an action: its class in the styles, a title, a reason. */
 type Told = [kind: string, answer: string, reason: string, score: Score | undefined];
 
+let loading: Promise<void>;
 let chosen = 0; // counts choices: an answer to an earlier one comes too late
 let isUsable = false;
 let stream: MediaStream | null = null;
@@ -123,6 +124,7 @@ const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
 
 function showProgress(loaded: number, total: number): void {
   const bar = at<HTMLProgressElement>("progress");
+  if (bar.hidden) return; // loading failed, and other files still come
   bar.max = total;
   bar.value = Math.min(loaded, total);
   at("loaded").textContent = `${megabytes(loaded)} of ${megabytes(total)} MB`;
@@ -212,6 +214,7 @@ async function act(action: Action): Promise<void> {
   }
   if (action !== "revoke" && !isUsable) return tell("no", "No face yet", "Choose a file or use the camera.");
   const mine = chosen;
+  await loading;
   const outcome = await ask("act", {
     action, subject, application: input("application").value.trim(), token: input("token").value.trim(),
   });
@@ -243,6 +246,7 @@ async function choose(source: Blob | HTMLVideoElement): Promise<void> {
     at("picture").hidden = false;
     drawPicture(at<HTMLCanvasElement>("picture"), picture);
     const shown = await createImageBitmap(picture);
+    await loading;
     const face = await ask("look", { picture }, [picture]);
     if (mine !== chosen) return;
     drawPicture(at<HTMLCanvasElement>("picture"), shown, face.points);
@@ -459,7 +463,7 @@ async function keepFiles(): Promise<void> {
       setTimeout(done, 5000);
     });
   } catch (error) {
-    at("version").textContent += ` It cannot be kept for use without a connection: ${messageOf(error)}`;
+    at("version").append(` It cannot be kept for use without a connection: ${messageOf(error)}`);
   }
 }
 
@@ -481,25 +485,26 @@ async function findManifest(): Promise<string> {
   return health.manifest;
 }
 
-async function start(): Promise<void> {
-  listen();
-  takeLink();
-  showTour();
-  at("version").textContent = `Page ${VERSION}.`;
+/** Load the networks; what needs them waits for it. */
+async function load(): Promise<void> {
   if (!isSecureContext) {
     throw new Error("a browser lends keys and cameras only to pages of https:// or localhost: open this page by such an address");
   }
-  at("camera").hidden = !navigator.mediaDevices;
-  setState("loading…");
   await keepFiles();
-  const manifest = await findManifest();
-  await ask("load", { manifest });
+  await ask("load", { manifest: await findManifest() });
   at("loading").hidden = true;
   setState(at("offline").hidden ? "ready" : "ready, no connection", "yes");
   await showDevice();
 }
 
-start().catch((error: unknown) => {
+listen();
+takeLink();
+showTour();
+at("version").prepend(`Page ${VERSION}. `);
+at("camera").hidden = !navigator.mediaDevices;
+setState("loading…");
+loading = load();
+loading.catch((error: unknown) => {
   setState("not ready", "no");
   at("loaded").textContent = `Loading failed: ${messageOf(error)}`;
   at("loaded").setAttribute("role", "alert");

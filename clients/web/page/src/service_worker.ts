@@ -6,13 +6,13 @@
  * each against it. Requests to the service itself (`/v1`, `/health`) are never kept.
  */
 
-export {};
+import { NETWORKS_CACHE as NETWORKS, PAGE_CACHE } from "./cache_names.js";
+
 declare const self: ServiceWorkerGlobalScope;
 declare const VERSION: string;
 declare const SHELL: string[];
 
-const PAGE = `iom-page-${VERSION}`;
-const NETWORKS = "iom-networks";
+const PAGE = PAGE_CACHE + VERSION;
 
 self.addEventListener("install", (event) => {
   event.waitUntil(caches.open(PAGE).then((cache) => cache.addAll(SHELL.map((url) => new Request(url, { cache: "reload" })))));
@@ -36,7 +36,7 @@ self.addEventListener("fetch", (event) => {
 });
 
 async function dropOldVersions(): Promise<void> {
-  for (const name of await caches.keys()) if (name.startsWith("iom-page-") && name !== PAGE) await caches.delete(name);
+  for (const name of await caches.keys()) if (name.startsWith(PAGE_CACHE) && name !== PAGE) await caches.delete(name);
 }
 
 /** Addresses that are being written to a cache. */

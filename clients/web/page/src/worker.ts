@@ -5,6 +5,7 @@ import {
   Device, Hasher, IomError, KeyMaterialError, OnDeviceClient, ServiceError,
   type Chip, type Code, type CodeMaker, type Decision,
 } from "../../src/index.js";
+import { NETWORKS_CACHE } from "./cache_names.js";
 import type { Action, Call, Calls, Outcome, Reply, Request as PageRequest, SentRequest } from "./messages.js";
 
 /** Folder of onnxruntime-web's files. */
@@ -20,17 +21,23 @@ type Handlers = { [Name in Call]: (argument: Calls[Name]["argument"]) => Promise
 
 const handlers: Handlers = {
   async load({ manifest }) {
-    hasher = await Hasher.load(new URL(manifest, location.origin), {
-      wasmPaths: new URL(RUNTIME, location.origin),
-      onProgress: (loaded, total) => tell({ progress: { loaded, total } }),
-    });
+    try {
+      hasher = await Hasher.load(new URL(manifest, location.origin), {
+        wasmPaths: new URL(RUNTIME, location.origin),
+        onProgress: (loaded, total) => tell({ progress: { loaded, total } }),
+      });
+    } catch (error) {
+      await caches.delete(NETWORKS_CACHE); // a damaged file would be there at the next start, too
+      throw error;
+    }
     return null;
   },
 
   async look({ picture }) {
     embedding = undefined;
-    const { chip, face } = await ready().oneFace(picture).finally(() => picture.close());
-    embedding = await ready().embed(chip);
+    const networks = ready();
+    const { chip, face } = await networks.oneFace(picture).finally(() => picture.close());
+    embedding = await networks.embed(chip);
     return { pixels: withAlpha(chip), size: chip.size, points: face?.points ?? [] };
   },
 
@@ -42,9 +49,10 @@ const handlers: Handlers = {
       return fetch(address, options);
     };
     const client = new OnDeviceClient(location.origin, token, { application, fetch: noted });
+    const networks = ready();
     const maker: CodeMaker = {
-      fingerprint: ready().fingerprint,
-      hash: async (source, key) => (made.code = await ready().hash(source, key)),
+      fingerprint: networks.fingerprint,
+      hash: async (source, key) => (made.code = await networks.hash(source, key)),
     };
     const end = await ended(client, maker, action, subject);
     const { code } = made;
@@ -105,7 +113,7 @@ async function ended(client: OnDeviceClient, maker: CodeMaker, action: Action, s
 }
 
 function ready(): Hasher {
-  if (!hasher) throw new IomError("the networks are not loaded yet; wait for them");
+  if (!hasher) throw new IomError("the networks are not loaded; reload the page while the service can be reached");
   return hasher;
 }
 

@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 # TensorFlow's log lines are for its developers.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test wheel-test proofs stores hsm docs lint format smoke clean
+.PHONY: help demo test wheel-test proofs stores hsm web docs lint format smoke clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,10 @@ stores: $(DEVELOPMENT) ## The suite of all record stores: SQLite and PostgreSQL 
 
 hsm: $(DEVELOPMENT) ## Keys in a PKCS #11 token, with SoftHSM (packages: Debian softhsm2, Fedora softhsm, macOS softhsm)
 	$(BIN)/python -m pytest -rs tests/gallery/test_pkcs11.py
+
+web: ## Build and test the client library and the page for browsers (Debian: nodejs, npm)
+	@command -v npm >/dev/null || { echo "error: Node.js 20 or newer with npm is needed (Debian: nodejs, npm)" >&2; exit 1; }
+	cd clients/web && npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm test && npm run build
 
 docs: $(DEVELOPMENT) ## Make the documentation site (runs/site), where every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

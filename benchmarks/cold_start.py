@@ -132,8 +132,9 @@ def _installed_bytes() -> int:
 
 def _exported(arguments: argparse.Namespace, folder: Path) -> dict[str, Path]:
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter, synthetic_faces
+    from iom.export.exporter import Exporter
     from iom.export.formats import FORMATS as ALL
+    from iom.export.trial import synthetic_faces
 
     source = load_source(arguments.hasher)
     faces = synthetic_faces(source.embedder.input_size)

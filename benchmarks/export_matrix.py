@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter, calibration_faces, faces_of_pairs
+    from iom.export.exporter import Exporter, calibration_faces
     from iom.export.formats import FORMATS
+    from iom.export.trial import faces_of_pairs
     from iom.keys import TransformKey
 
     root = arguments.data

@@ -173,7 +173,7 @@ def _dlib(weights: Path) -> Callable[..., Any]:
 def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The source as it was trained, the source with batch norms folded, faces."""
     from iom.export.context import load_source
-    from iom.export.exporter import faces_of_pairs
+    from iom.export.trial import faces_of_pairs
     from iom.pretrained.weights import load_backbone_model
 
     source = load_source(TRAINED.get(name, name))

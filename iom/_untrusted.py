@@ -124,18 +124,24 @@ def read_json(
 
 
 def parse_json(
-    text: str | bytes, *, max_bytes: int = JSON_BYTES, parse_constant: Callable[[str], Any] | None = None
+    text: str | bytes,
+    *,
+    max_bytes: int = JSON_BYTES,
+    parse_constant: Callable[[str], Any] | None = None,
+    unique_names: bool = False,
 ) -> Any:
     """Value of a JSON text (UTF-8 where it is bytes); `parse_constant` as in `json.loads`.
 
     No error but `ValueError` is raised: not JSON, longer than `max_bytes` (characters of a `str`), nested deeper than
-    `JSON_DEPTH`, or with an integer of thousands of digits.
+    `JSON_DEPTH`, with an integer of thousands of digits, or where `unique_names` is set with a name twice in an object:
+    Python takes the last of them, other programs the first.
     """
     if len(text) > max_bytes:
         raise ValueError(f"expected JSON of at most {max_bytes} bytes, received {len(text)}")
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8")
-        value = json.loads(decoded, parse_constant=parse_constant)
+        hook = _once_each if unique_names else None
+        value = json.loads(decoded, parse_constant=parse_constant, object_pairs_hook=hook)
     except RecursionError as error:
         raise ValueError("expected JSON, received one that is nested too deeply") from error
     except ValueError as error:
@@ -143,6 +149,13 @@ def parse_json(
     if decoded.count("[") + decoded.count("{") > JSON_DEPTH:
         _check_depth(value)
     return value
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("expected each name once in an object, received one twice")
+    return found
 
 
 def _check_depth(value: Any) -> None:

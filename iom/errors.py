@@ -182,6 +182,10 @@ class TokenError(_SubjectError):
     """The token of the subject is missing, is another one, or cannot be read."""
 
 
+class DeviceError(_SubjectError):
+    """A request is not signed by the device of the subject."""
+
+
 class CardError(IomError):
     """A card is not accepted.
 

@@ -149,10 +149,20 @@ class TransformKey(_Secret):
         TransformKey()
         >>> key.permutation(8).tolist()
         [4, 2, 0, 7, 1, 5, 6, 3]
+        >>> key.identifier
+        '62e1c3bba8e3a562916202422c8e870e'
     """
 
     __slots__ = ()
     _noun = "transform key"
+
+    @property
+    def identifier(self) -> str:
+        """Public name of the key, 32 hexadecimal digits, by which a service knows it; it tells nothing of the secret.
+
+        Another derivation than that of any key or order, so that it may be stored and sent in the open.
+        """
+        return hmac.digest(self.secret, b"iom/key/identifier/v1", "sha256").hex()[:32]
 
     def derive(self, *, application: str, subject: str, record: int = 0) -> "TransformKey":
         """Key of one record, from this key as the master.

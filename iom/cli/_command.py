@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -385,6 +386,25 @@ class HasherOptions:
         from iom.models.face_hasher import load
 
         return load(self.hasher, weights=self.weights, **settings)
+
+    def web_artifact(self, stack: contextlib.ExitStack) -> Path:
+        """The artefact for browsers: `NAME.web` of `iom deploy --to web`, or the bundled one, made while `stack` lasts.
+
+        Raises:
+            ConfigError: Another hasher, or weights.
+        """
+        if self.weights:
+            raise ConfigError("--weights: an artefact for browsers embeds for itself, expected none")
+        if self.hasher == BUNDLED:
+            from iom.export.web import bundled_web
+
+            return bundled_web(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-web-"))))
+        if not self.hasher.rstrip("/").endswith(".web"):
+            raise ConfigError(
+                f"--hasher: expected an artefact for browsers, NAME.web, received {self.hasher}; make one with: "
+                f"iom deploy --to web --hasher {shlex.quote(self.hasher)}"
+            )
+        return Path(self.hasher)
 
 
 def _usage(error: click.UsageError, program: str) -> str:

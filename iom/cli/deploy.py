@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
@@ -27,13 +27,22 @@ from iom.cli._command import (
     output_option,
     root,
 )
+from iom.cli.data import read_key
 from iom.cli.gallery import GalleryOptions, KeyOptions, Search
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from iom.models.artifact import Manifest
+    from iom.service.settings import ServiceSettings
+    from iom.service.tokens import TokenFile
+
 command = root.section("Service")
 
 MAX_DAYS = 36500
+SIDES = ("a", "b")
 DEMO_SEED = 4
 """Seed of the synthetic faces of `iom serve --demo`, three people that the bundled hasher separates well."""
 DEMO_PEOPLE = 3
@@ -75,6 +84,49 @@ def deploy(
     calibration_faces: Annotated[int, option("number of them", "N")] = 64,
 ) -> Answer:
     """Export a hasher and its backbone to other runtimes, each artefact tried in its own."""
+    _check_deploy(targets, folder, pairs)
+    from iom.export.trial import TrialFaces, faces_of_pairs, synthetic_faces
+    from iom.export.web import TARGET, deploy_embedder, embedder_alone
+    from iom.pretrained import hasher_path
+
+    def trial_faces(size: int) -> TrialFaces:
+        if pairs and folder:
+            return faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
+        return synthetic_faces(size)
+
+    rows = []
+
+    def report(target: str, name: str, manifest: "Manifest") -> None:
+        check = manifest.check
+        assert check is not None  # noqa: S101  (an export without one does not return)
+        rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
+        print(f"{target}, {manifest.precision}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
+        rows.append({"format": target, "name": name, "precision": manifest.precision, **dataclasses.asdict(check)})
+
+    path, left = hasher_path(models.hasher), list(targets)
+    if TARGET in left and not models.weights and (alone := embedder_alone(path)):  # without Keras
+        left.remove(TARGET)
+        name_there = name or path.stem
+        report(TARGET, name_there, deploy_embedder(alone, output, name=name_there, faces=trial_faces(alone.input_size)))
+    if left:
+        from iom.export.context import load_source
+        from iom.export.exporter import Exporter
+        from iom.export.exporter import calibration_faces as read_calibration_faces
+
+        source = load_source(models.hasher, weights=models.weights)
+        size = source.embedder.input_size
+        faces = trial_faces(size)
+        ranges = read_calibration_faces(calibration, calibration_faces, size=size)
+        exporter = Exporter(source, calibration=ranges, faces=faces)
+        name = name or path.name
+        for target in left:
+            for manifest in exporter.export([target], output, name=name).values():
+                report(target, name, manifest)
+    return Answer({"output": output, "artefacts": rows})
+
+
+def _check_deploy(targets: Sequence[str], folder: Path | None, pairs: Path | None) -> None:
+    """Refuse options of `iom deploy` that do not go together."""
     if more := click.get_current_context().args:
         raise ConfigError(f"unexpected {' '.join(more)}: repeat --to for each format; see iom deploy --help")
     if len({FORMATS[target].suffix for target in targets}) < len(targets):
@@ -82,37 +134,12 @@ def deploy(
     if (pairs is None) != (folder is None):
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
 
-    from iom.pretrained import hasher_path
-
-    name = name or hasher_path(models.hasher).name
-
-    from iom.export.context import load_source
-    from iom.export.exporter import Exporter, faces_of_pairs, synthetic_faces
-    from iom.export.exporter import calibration_faces as read_calibration_faces
-
-    source = load_source(models.hasher, weights=models.weights)
-    size = source.embedder.input_size
-    faces = synthetic_faces(size)
-    if pairs and folder:
-        faces = faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
-    ranges = read_calibration_faces(calibration, calibration_faces, size=size)
-    exporter = Exporter(source, calibration=ranges, faces=faces)
-    rows = []
-    for target in targets:
-        for manifest in exporter.export([target], output, name=name).values():
-            check = manifest.check
-            assert check is not None  # noqa: S101  (an export without one does not return)
-            rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
-            print(f"{target}, {manifest.precision}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
-            rows.append({"format": target, "name": name, "precision": manifest.precision, **dataclasses.asdict(check)})
-    return Answer({"output": output, "artefacts": rows})
-
 
 @command(
     "make-token",
     epilog="""\
 roles
-  verifier   verify and identify
+  verifier   verify and identify; with --on-device verify, and revoke where the device signs it
   enroller   that, enrol and renew
   admin      that, revoke and count
   monitor    read the metrics, of all applications
@@ -184,6 +211,14 @@ with a gallery of your own:
   iom make-token tokens.json alice --role admin
   iom serve --gallery door.db --keys door.keys --tokens tokens.json
 
+with codes that browsers make (build the page with make web once; docs/on_device.md):
+  iom serve --on-device --demo
+  iom init --gallery door.db --keys door.keys --key-mode device
+  iom serve --on-device --gallery door.db --keys door.keys --tokens tokens.json
+or two services, each with shares of the codes (docs/service.md):
+  iom init --key-mode device-share ...; iom serve --on-device --side a --pair-key FILE --other URL ...
+There, --hasher is an artefact of iom deploy --to web, and nothing is decoded or detected here.
+
 Then open http://127.0.0.1:8000/. Tokens and faces cross the network: serve other machines only
 with --certificate and --certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops
 it after the requests that are under way.
@@ -197,6 +232,12 @@ def serve(
     *,
     tokens: Annotated[Path | None, option("made by iom make-token", "FILE")],
     demo: Annotated[bool, option("a gallery with a token and synthetic faces, gone at the end")],
+    on_device: Annotated[bool, option("browsers keep the faces and send signed codes; see docs/on_device.md")],
+    side: Annotated[
+        str | None, option("with --on-device: one of two services with shares of the codes", type=Choice(SIDES))
+    ],
+    pair_key: Annotated[Path | None, option("of iom make-key, which both services have and no device", "FILE")],
+    other: Annotated[str, option("the other service; on side b the address of the page", "https://HOST[:PORT]")] = "",
     host: Annotated[str, option("address")] = "127.0.0.1",
     port: Annotated[int, option("port, 0 for any that is free")] = 8000,
     certificate: Annotated[Path | None, option("for TLS (PEM)", "FILE")],
@@ -225,11 +266,14 @@ def serve(
     """Serve a gallery over HTTP, with a page to try it."""
     if (tokens is None) != demo:
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
+    if not (side is None) == (pair_key is None) == (not other) or (side and (demo or not on_device)):
+        raise ConfigError(
+            "--side: shares of codes need --on-device --side a|b --pair-key FILE --other URL together, and no --demo"
+        )
+    if on_device and search:
+        raise ConfigError("--search: an on-device service compares with one subject and searches nothing; leave it out")
     if (certificate is None) != (certificate_key is None):
         raise ConfigError("expected both a certificate and its key, or neither")
-    from iom.service.app import create_app, find_detector
-    from iom.service.decoding import Decoder
-    from iom.service.face_pipeline import FacePipeline, warm_hasher
     from iom.service.server import listening, serve
     from iom.service.settings import ServiceSettings
     from iom.service.tokens import TokenFile, add_token
@@ -237,7 +281,7 @@ def serve(
     forbid_core_dumps()
     if certificate is None and host not in ("127.0.0.1", "::1", "localhost"):
         print(
-            f"warning: {host} without --certificate: tokens and faces can be read on "
+            f"warning: {host} without --certificate: tokens and {'codes' if on_device else 'faces'} can be read on "
             "the way, unless a proxy in front of this does TLS",
             file=sys.stderr,
         )
@@ -256,29 +300,29 @@ def serve(
         address = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         url = f"http{'s' * (certificate is not None)}://{address}"
         greeting = [f"serving on {url}"]
+        token = ""
         if tokens is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-demo-"))
             tokens = Path(folder, "tokens.json")
             token = add_token(tokens, name="demo", application=name, role="admin")
             place = GalleryOptions(
-                gallery=f"sqlite:///{folder}/demo.db", keys=f"file:{folder}/demo.keys?key-file={folder}/demo.wrap"
+                gallery=f"sqlite:///{folder}/demo.db",
+                keys=f"file:{folder}/demo.keys?key-file={folder}/demo.wrap",
+                application=name,
             )
         known = TokenFile(tokens)
-        gallery = stack.enter_context(place.open(create=demo, search=search))
-        detect = find_detector(detector, detector_weights)
-        gallery.hasher = hasher = warm_hasher(models.load(batch_size=1))
-        greeting.append("photographs are aligned" if detect else "aligned faces of 112x112 only")
-        samples = []
+        if on_device:
+            opened = _codes_app(stack, place, models, known, settings, demo=demo, shares=(side, pair_key, other))
+        else:
+            finder = detector, detector_weights
+            opened = _faces_app(stack, place, models, known, settings, demo=demo, search=search, detector=finder)
+        app, about = opened
+        greeting.append(about)
         if demo:
-            from iom.synthetic import load_face_model
-
-            gallery.create_application(name)
-            samples = list(load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)[0])
             greeting.append(f"\nopen  {url}/#application={name}&token={token}\n")
             greeting.append("the gallery and this token are deleted when you stop the service with Ctrl-C")
-        decoder = stack.enter_context(contextlib.closing(Decoder(settings, photographs=detect is not None)))
         serve(
-            create_app(gallery, FacePipeline(hasher, decoder, detect), known, settings, samples=samples),
+            app,
             listener,
             settings,
             tls=TlsFiles(certificate, certificate_key) if certificate and certificate_key else None,
@@ -286,6 +330,64 @@ def serve(
             ready=lambda: print("\n".join(greeting), flush=True),
         )
     return OK
+
+
+def _faces_app(
+    stack: contextlib.ExitStack,
+    place: GalleryOptions,
+    models: HasherOptions,
+    tokens: "TokenFile",
+    settings: "ServiceSettings",
+    *,
+    demo: bool,
+    search: str | None,
+    detector: tuple[str, Path | None],
+) -> tuple["FastAPI", str]:
+    """The application that takes images, and what it does with them; `stack` closes what is opened for it."""
+    from iom.service.app import create_app, find_detector
+    from iom.service.decoding import Decoder
+    from iom.service.face_pipeline import FacePipeline, warm_hasher
+
+    gallery = stack.enter_context(place.open(create=demo, search=search))
+    detect = find_detector(*detector)
+    gallery.hasher = hasher = warm_hasher(models.load(batch_size=1))
+    samples = []
+    if demo:
+        from iom.synthetic import load_face_model
+
+        gallery.create_application(place.application)
+        samples = list(load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)[0])
+    decoder = stack.enter_context(contextlib.closing(Decoder(settings, photographs=detect is not None)))
+    app = create_app(gallery, FacePipeline(hasher, decoder, detect), tokens, settings, samples=samples)
+    return app, "photographs are aligned" if detect else "aligned faces of 112x112 only"
+
+
+def _codes_app(
+    stack: contextlib.ExitStack,
+    place: GalleryOptions,
+    models: HasherOptions,
+    tokens: "TokenFile",
+    settings: "ServiceSettings",
+    *,
+    demo: bool,
+    shares: tuple[str | None, Path | None, str],
+) -> tuple["FastAPI", str]:
+    """The application that takes codes of devices, and what it says of itself; `stack` closes what is opened for it."""
+    from iom.gallery.on_device import Side
+    from iom.service.on_device import create_on_device_app, page_files
+
+    name, pair_key, other = shares
+    if name != "b":
+        page_files()  # where they are not built, that is told at once
+    artifact = models.web_artifact(stack)
+    gallery = place.open_on_device(artifact, create=demo)
+    stack.enter_context(gallery)
+    if demo:
+        gallery.create_application(place.application, key_mode="device")
+    gallery.side = Side(name, read_key(pair_key)) if name else None
+    gallery.check_hashers()
+    told = "on the device: faces and keys stay in browsers" + (f"; shares of side {name}" if name else "")
+    return create_on_device_app(gallery, artifact, tokens, settings, other=other), told
 
 
 @command(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from iom._files import IMAGE_SUFFIXES, list_images, list_subjects
 from iom._memory import forbid_core_dumps
-from iom._registry import COMPARISONS, FUSIONS, KEY_MODES, lookup
+from iom._registry import COMPARISONS, DEVICE_MODES, FUSIONS, KEY_MODES, lookup
 from iom._untrusted import read_bytes
 from iom.cli._command import (
     COUNT,
@@ -42,6 +42,7 @@ from iom.errors import (
 if TYPE_CHECKING:
     from iom.gallery.gallery import Gallery
     from iom.gallery.models import Application
+    from iom.gallery.on_device import OnDeviceGallery
     from iom.keys import SubjectToken
     from iom.models.face_hasher import FaceHasher
     from iom.split.gallery import SplitGallery
@@ -122,18 +123,31 @@ class GalleryOptions(KeyOptions):
         """
         from iom.gallery.gallery import Gallery
 
-        if self.is_split:
-            raise ConfigError(
-                "a split gallery (split://...) enrols, verifies, renews and revokes one subject at a time; other "
-                "commands are those of its servers, with their own --gallery and --keys"
-            )
-        forbid_core_dumps()
+        self._prepare()
         if search and self.passphrase_file is not None and "passphrase-file=" not in search:
             path = urllib.parse.quote(str(self.passphrase_file.absolute()))
             search += f"{'&' if '?' in search else '?'}passphrase-file={path}"
         return Gallery.open(
             self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase, search=search or ""
         )
+
+    def open_on_device(self, artifact: Path, *, create: bool = False) -> "OnDeviceGallery":
+        """As `open`, for codes of devices that run this artefact for browsers."""
+        from iom.gallery.on_device import OnDeviceGallery, WebHasher
+
+        self._prepare()
+        hasher = WebHasher(artifact)  # its errors come before the passphrase is asked for
+        return OnDeviceGallery.open(
+            self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase
+        )
+
+    def _prepare(self) -> None:
+        if self.is_split:
+            raise ConfigError(
+                "a split gallery (split://...) enrols, verifies, renews and revokes one subject at a time; other "
+                "commands are those of its servers, with their own --gallery and --keys"
+            )
+        forbid_core_dumps()
 
     @property
     def is_split(self) -> bool:
@@ -193,14 +207,15 @@ def init(
     key_mode: Annotated[
         str,
         option(
-            "one for each record, for all (worth more to a thief), or half of one (split gallery)",
+            "one for each record, for all (worth more to a thief), half of one (split gallery), or one for each that "
+            "stays on the subject's device, whose code lies here, or a share of it",
             type=Choice(KEY_MODES),
         ),
     ] = "subject",
     masked: Annotated[
         bool | None,
         option(
-            "store codes under one-time masks (default: where one key serves all records)",
+            "store codes under one-time masks (default: where one key serves all records, or keys are on devices)",
             flag="--masked/--unmasked",
             default=None,
             show_default=False,
@@ -216,7 +231,11 @@ def init(
     models: HasherOptions,
 ) -> Answer:
     """Make a gallery, or another application in it."""
-    with place.open(models.load(opens_embedder=False), create=True) as gallery:
+    with contextlib.ExitStack() as stack:
+        if key_mode in DEVICE_MODES:
+            gallery: Gallery = stack.enter_context(place.open_on_device(models.web_artifact(stack), create=True))
+        else:
+            gallery = stack.enter_context(place.open(models.load(opens_embedder=False), create=True))
         made = gallery.create_application(
             place.application, threshold=threshold, key_mode=key_mode, masked=masked, comparison=comparison or ""
         )

@@ -11,12 +11,12 @@ EXACT, HALF, INTEGER = 0.99, 0.97, 0.80
 Refined codes hold near ties: another order of additions moves up to 0.3 % of the symbols of a 512x8 code, and any
 difference above float32's rounding 5 % of them (1536x2: 2 %; plain codes: none and 1 %), at no cost of accuracy. Where
 the source itself keeps less under a turn of its embeddings by a thousandth, the bound is that share less one percentage
-point (`iom.export.exporter`), except for float32.
+point (`iom.export.trial`), except for float32.
 """
 
 
 class Format(NamedTuple):
-    """An export format: suffix, runtime (`iom.models.artifact.RUNTIMES` or `tfjs`), arithmetic, bounds of its check.
+    """An export format: suffix, runtime (of `iom.models.artifact`), arithmetic, bounds of its check.
 
     `writer` is a `module:function` of `iom.export` that takes an `ExportContext` and the path of the artefact; `extras`
     are those of `iom` that running needs (writing needs `train`, too); `max_eer_loss` is a share (0.001 is 0.1
@@ -60,5 +60,6 @@ FORMATS: dict[str, Format] = {
     ),
     "litert_int8": Format(".int8.tflite", "litert", "int8", "tensorflow:write_litert_int8", _LITERT, INTEGER, 0.01),
     "tfjs": Format(".tfjs", "tfjs", "float32", "tfjs:write_tfjs"),
+    "web": Format(".web", "web", "float32", "web:write_web", hashes=False),
 }
 """Name of a format, as of `iom deploy --to`, to its properties."""

@@ -3,6 +3,7 @@ from .bulk import enroll_in_bulk as enroll_in_bulk
 from .cards import Card as Card
 from .cards import CardContent as CardContent
 from .cards import read_revoked as read_revoked
+from .device_messages import DeviceMessage as DeviceMessage
 from .gallery import Gallery as Gallery
 from .key_store import KeyStore as KeyStore
 from .key_store import open_key_store as open_key_store
@@ -12,6 +13,8 @@ from .models import AuditEntry as AuditEntry
 from .models import AuditEvent as AuditEvent
 from .models import Reference as Reference
 from .models import Tombstone as Tombstone
+from .on_device import OnDeviceGallery as OnDeviceGallery
+from .on_device import WebHasher as WebHasher
 from .search import Candidate as Candidate
 from .search import CodeIndex as CodeIndex
 from .stores.base import STORES as STORES

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._registry import DEVICE_MODES
 from iom.codes.packing import encoding_id
 from iom.errors import (
     EnrolmentError,
@@ -137,7 +138,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         create: bool = False,
         passphrase: PassphraseSource | None = None,
         search: str = "",
-    ) -> "Gallery":
+    ) -> Self:
         """Open the gallery of two paths or URLs, such as `door.db` and `file:door.keys?key-file=door.wrap`.
 
         Args:
@@ -224,9 +225,9 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         Args:
             name: 1 to 64 letters, digits and `_.-`.
             threshold: Largest distance that matches; `None` takes the hasher's calibration.
-            key_mode: `subject` or `application`.
+            key_mode: A name of `iom._registry.KEY_MODES`.
             masked: Store codes under one-time masks; by default where one key serves all records, in key mode
-                `application`.
+                `application`, and always in key modes of devices.
             comparison: How codes are compared, "symbols" or "asymmetric"; by default as the hasher's calibration says.
 
         Raises:
@@ -255,7 +256,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             model=self.hasher.fingerprint,
             threshold=threshold,
             key_mode=key_mode,
-            masked=key_mode == "application" if masked is None else masked,
+            masked=key_mode in {"application", *DEVICE_MODES} if masked is None else masked,
             created=int(time.time()),
         )
         check_key_kind(self.hasher.key_kind, application=name, masked=application.masked)
@@ -270,6 +271,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self._finish_settling()
         if application.masked:
             _refuse_shares(application)
+        if application.key_mode in DEVICE_MODES:
+            from iom.gallery.device_records import make_tables  # only here: it needs SQLAlchemy
+
+            make_tables(self.store)
         warn_unmasked(application)
         known = self.keys.state().known(application.name).settings
         if known is not None and known != dataclasses.replace(application, seal=b""):
@@ -876,7 +881,9 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                     yield f"{place} is valid and revoked"
             if application.masked:
                 yield from self._mask_problems(name, [reference.record for reference in page])
+            yield from self._device_problems(store, application, [reference.record for reference in page])
         yield from self._tombstone_problems(name, tombstones)
+        yield from self._device_problems(store, application, [tombstone.record for tombstone in tombstones])
         head = store.audit_head(name)
         if head is None:
             yield f"application {name}: the audit log has no entry about it: it was cut or emptied"
@@ -890,6 +897,12 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                     f"application {name}: expected {expected} {noun} by the audit log, found {number}: "
                     "some were deleted or inserted outside of the gallery"
                 )
+
+    def _device_problems(self, store: "RecordStore", application: Application, records: Sequence[int]) -> Iterator[str]:
+        if application.key_mode in DEVICE_MODES and records:
+            from iom.gallery.device_records import device_problems  # only here: it needs SQLAlchemy
+
+            yield from device_problems(self.keys, store, application.name, records)
 
     def _mask_problems(self, application: str, records: Sequence[int]) -> Iterator[str]:
         """Masks that are missing or cannot be opened, without those of records that are being revoked."""

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from iom._registry import KEY_MODES
+from iom._registry import DEVICE_MODES, KEY_MODES
 from iom._untrusted import parse_json
 from iom.codes.asymmetric import MAX_DISTANCE, SYMBOLS
 from iom.codes.packing import encoding_comparison, encoding_shape
@@ -34,6 +34,11 @@ ROOT = bytes(32)
 """Previous digest of the first entry."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_BY_SYMBOLS = {
+    "share": "shares of codes are compared by symbols alone, as neither server has a whole code",
+    **dict.fromkeys(DEVICE_MODES, "codes of devices are compared by symbols alone, as no server gets an embedding"),
+}
+"""Key modes without asymmetric comparison, and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +50,10 @@ class Application:
         model: Fingerprint of hasher and embedder; codes of two models are not comparable.
         threshold: Largest distance that is a match: of differing positions, or of ten-thousandths of 1 - cosine where
             the comparison is asymmetric.
-        key_mode: `subject` (one key for each record), `application` (one key for each epoch) or `share` (shares of
-            codes, and one half of a key for each record: one server of a split gallery).
+        key_mode: `subject` (one key for each record), `application` (one key for each epoch), `share` (shares of
+            codes, and one half of a key for each record: one server of a split gallery), `device` (one key for each
+            record, which never leaves the subject's device, as no face does) or `device-share` (of whose codes another
+            service has the other shares).
         masked: Whether codes are stored under a one-time XOR mask, which the key store keeps.
         epoch: Key epoch of new references in key mode `application`.
         created: Seconds since 1970.
@@ -71,10 +78,15 @@ class Application:
         if self.key_mode not in KEY_MODES:
             raise EnrolmentError(f"key mode: expected one of {', '.join(KEY_MODES)}, received {self.key_mode!r}")
         symbols = self.comparison == SYMBOLS
-        if self.key_mode == "share" and not symbols:
+        if self.key_mode in _BY_SYMBOLS and not symbols:
             raise EnrolmentError(
-                f"application {self.name}: shares of codes are compared by symbols alone, as neither server has a "
-                "whole code; calibrate the hasher for them: iom calibrate --comparison symbols"
+                f"application {self.name}: {_BY_SYMBOLS[self.key_mode]}; calibrate the hasher for them: "
+                "iom calibrate --comparison symbols"
+            )
+        if self.key_mode in DEVICE_MODES and not self.masked:
+            raise EnrolmentError(
+                f"application {self.name}: codes of devices are stored under masks, expected masked codes; leave out "
+                "--unmasked"
             )
         largest = code_length if symbols else MAX_DISTANCE
         if not -1 <= self.threshold <= largest:

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._registry import lookup
-from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_shape, pack, plane_count, word_count
-from iom.errors import EnrolmentError, RevokedError, StoreError, TokenError, UnmaskedWarning
+from iom._registry import DEVICE_MODES, lookup
+from iom.codes.packing import (
+    PackedCodes,
+    code_bytes,
+    encoding_id,
+    encoding_shape,
+    pack,
+    plane_count,
+    unpack,
+    word_count,
+)
+from iom.errors import CodeError, EnrolmentError, RevokedError, StoreError, TokenError, UnmaskedWarning
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone
 from iom.keys import SubjectToken, TransformKey, check_key_kind, part_of
@@ -81,6 +90,11 @@ def check_hasher(application: Application, hasher: FaceHasher) -> FaceHasher:
         raise EnrolmentError(
             f"application {application.name} holds shares of a split gallery: enrol and verify through both of its "
             "servers (split://...)"
+        )
+    if application.key_mode in DEVICE_MODES:
+        raise EnrolmentError(
+            f"application {application.name} holds codes that devices make under keys of their own: enrol and verify "
+            "on the device (iom serve --on-device)"
         )
     shape = hasher.code_length, hasher.alphabet_size
     if shape != application.shape:
@@ -214,7 +228,14 @@ def make_references(
     """
     places = [(subject, record, application.epoch) for subject, record, _ in rows]
     codes = hasher.hash(embeddings, with_token(record_keys(keys, application, places), token))
-    planes = pack(codes, hasher.alphabet_size).planes
+    return references_of(keys, application, rows, pack(codes, hasher.alphabet_size), created=created)
+
+
+def references_of(
+    keys: KeyStore, application: Application, rows: Sequence[tuple[str, int, str]], codes: PackedCodes, *, created: int
+) -> list[Reference]:
+    """Mask and seal new codes, as `make_references` does."""
+    planes = codes.planes
     if application.masked:
         planes = planes ^ _new_masks(keys, application, [record for _, record, _ in rows])
     references = []
@@ -273,6 +294,22 @@ def unmasked(keys: KeyStore, application: Application, references: Sequence[Refe
     if application.masked and codes:
         planes ^= _planes(application, keys.masks(application.name, [each.record for each in references]))
     return PackedCodes(planes, *encoding_shape(application.encoding))
+
+
+def packed_code(application: Application, code: bytes, *, share: bool = False) -> PackedCodes:
+    """The code of the application, or the `share` of one, that some bytes are, in the form in which codes are stored.
+
+    Raises:
+        CodeError: Another length, ones behind the last position, or a symbol that is not in the alphabet, which those
+            of a share need not be.
+    """
+    size = code_bytes(application.encoding)
+    if len(code) != size:
+        raise CodeError(f"code: expected {size} bytes ({application.encoding}), received {len(code)}")
+    found = PackedCodes(_planes(application, [code]), *encoding_shape(application.encoding))
+    if not share:
+        unpack(found)  # which finds symbols out of range
+    return found
 
 
 def _planes(application: Application, codes: Sequence[bytes]) -> NDArray[np.uint64]:

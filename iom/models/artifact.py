@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -128,7 +129,7 @@ class Check:
 class Manifest:
     """Description of a deployed hasher: its runtime, files with their SHA-256, sizes, sources and check.
 
-    `target` is a key of `iom.export.formats.FORMATS`, `runtime` one of `iom.models.artifact.RUNTIMES` or `tfjs`;
+    `target` is a key of `iom.export.formats.FORMATS`, `runtime` one of `RUNTIMES` or `ELSEWHERE`;
     `embedder` holds name and SHA-256 of the embedder, `hasher` the fingerprint of the hasher it was made from.
     """
 
@@ -199,6 +200,17 @@ def write_manifest(artifact: Path, manifest: Manifest) -> None:
     """Write the manifest of an artefact."""
     value = {"format": FORMAT, **dataclasses.asdict(manifest), "fingerprint": manifest.fingerprint}
     write_json(manifest_path(artifact), value)
+
+
+def move_artifacts(made: Path, folder: Path) -> None:
+    """Move new artefacts out of `made`, which then goes, to their place, manifests last: without one there is none."""
+    manifests = {manifest_path(made / path.name).name for path in made.iterdir()}
+    for path in sorted(made.iterdir(), key=lambda path: path.name in manifests):
+        place = folder / path.name
+        if place.is_dir():
+            shutil.rmtree(place)
+        path.replace(place)
+    made.rmdir()
 
 
 def read_manifest(artifact: Path) -> Manifest:
@@ -378,6 +390,11 @@ RUNTIMES: dict[str, Runtime] = {
     "tensorflow": Runtime(".saved_model", open_saved_model),
 }
 """Name in a manifest to runtime."""
+ELSEWHERE = {
+    "tfjs": "TF.js runs in a browser or in Node.js",
+    "web": "an artefact for the web runs in a browser, by the client library (docs/on_device.md)",
+}
+"""Names in manifests of what this program writes and does not run."""
 
 
 def is_artifact(path: Path) -> bool:
@@ -388,8 +405,8 @@ def is_artifact(path: Path) -> bool:
 def open_artifact(path: Path, *, threads: int = 0) -> tuple[Session, Manifest]:
     """The artefact in the runtime that its manifest names, and the manifest with the precision that it computes in."""
     manifest = _for_this_cpu(path, read_manifest(path))
-    if manifest.runtime == "tfjs":
-        raise WeightsError(f"{path}: TF.js runs in a browser or in Node.js, not here")
+    if manifest.runtime in ELSEWHERE:
+        raise WeightsError(f"{path}: {ELSEWHERE[manifest.runtime]}, not here")
     runtime = lookup(RUNTIMES, manifest.runtime, "runtime")
     if path.suffix != runtime.suffix:
         raise WeightsError(

@@ -75,13 +75,11 @@ class Head:
     @classmethod
     def load(cls, path: Path) -> "Head":
         """Read the file that an export wrote."""
+        steps, arrays = read_head(path)
         try:
-            arrays = read_arrays(path)
-            steps = parse_json(arrays.pop(PROGRAM).tobytes())
-            wide = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
-            return cls(steps, wide)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"{path}: missing or damaged: {error}; export again") from error
+            return cls(steps, arrays)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
 
     def hash(self, rows: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Codes `(N, M)` of embeddings `(N, D)` under orders `(N, W)`."""
@@ -144,6 +142,20 @@ class Head:
             elif name != "unit":
                 linear = None
         return linear, keyed, kernel, bias
+
+
+def read_head(path: Path) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+    """Steps and arrays, in float32, of the file that an export wrote; `WeightsError` where it is damaged."""
+    try:
+        arrays = read_arrays(path)
+        steps = parse_json(arrays.pop(PROGRAM).tobytes())
+        return steps, {name: np.asarray(value, np.float32) for name, value in arrays.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(f"{path}: missing or damaged: {error}; export again")
 
 
 def write_head(path: Path, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:

@@ -1,6 +1,9 @@
 from .app import create_app as create_app
 from .decoding import Decoder as Decoder
 from .face_pipeline import FacePipeline as FacePipeline
+from .on_device import create_on_device_app as create_on_device_app
+from .on_device_client import OnDeviceClient as OnDeviceClient
+from .on_device_client import SigningDevice as SigningDevice
 from .server import listening as listening
 from .server import serve as serve
 from .settings import ServiceSettings as ServiceSettings

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -21,20 +21,20 @@ LOG = logging.getLogger("iom.service")
 CLOSED_BY_CALLER = 499
 """Status in logs and metrics of a request whose client disconnected."""
 RETRY_SOON = {"Retry-After": "1"}
-HEADERS = [
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        b"img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; "
-        b"form-action 'none'; frame-ancestors 'none'",
-    ),
-]
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
+    "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "content-security-policy": CONTENT_POLICY,
+}
+"""Headers of every response, where a route has none of the name."""
 
 
 class Metrics:
@@ -56,7 +56,7 @@ class Gate:
 
     The log holds the token's name, the action, the status and the time: no subject, no application, no path as it was
     received, nothing of a body. Requests for the page are logged at level DEBUG. Paths for which `is_open` holds need
-    no token.
+    no token. Each response gets `headers`, where its route has not set one of the name.
     """
 
     def __init__(
@@ -67,8 +67,10 @@ class Gate:
         settings: ServiceSettings,
         metrics: Metrics,
         is_open: Callable[[str], bool],
+        headers: Mapping[str, str] = HEADERS,
     ) -> None:
         self._app, self._tokens = app, tokens
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._settings, self._metrics, self._is_open = settings, metrics, is_open
         self._rate = RateLimit(settings.rate, settings.burst)
         self._without_token = RateLimit(settings.rate, settings.burst)
@@ -84,7 +86,9 @@ class Gate:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status, sent = message["status"], True
-                message["headers"] = [*message.get("headers", []), *HEADERS]
+                own = list(message.get("headers", []))
+                known = {name for name, _ in own}
+                message["headers"] = own + [pair for pair in self._headers if pair[0] not in known]
             await send(message)
 
         counts = False

@@ -99,7 +99,7 @@ class Backoff:
 
         self._log = log
         self._by_token, self._by_subject = budget(1), budget(ALL_TOKENS)
-        self._searches = budget(SEARCHES)
+        self._searches, self._refusals = budget(SEARCHES), budget(1)
         self._own = RateLimit(1 / OWN_SECONDS, 1, clock=clock)
         self._refused: OrderedDict[str, bool] = OrderedDict()
         self._lock = threading.Lock()
@@ -125,6 +125,19 @@ class Backoff:
                     wait = 0.0
                     taken.append((self._own, caller))
         yield from self._admitted(caller, wait, taken, application, subject)
+
+    def refusal(self, token: str, application: str, subject: str) -> None:
+        """Count a request that was refused before anything was compared, such as one of another device.
+
+        Anybody with a token can make such requests about any subject. So they have a budget of their own, which no
+        verification takes from: it bounds what a caller is told, and keeps nobody out.
+
+        Raises:
+            RateLimitError: Too many of them.
+        """
+        caller = f"{token}\0{application}\0{subject}"
+        for _ in self._admitted(f"refusal\0{caller}", self._refusals.wait(caller), [], application, subject):
+            pass
 
     @contextlib.contextmanager
     def search(self, token: str, application: str) -> Iterator[Attempt]:

@@ -24,7 +24,8 @@ def models(tmp_path_factory):
     """A folder with a small calibrated hasher, its artefacts, faces, a key and configurations."""
     from iom.config import HasherConfig
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter, synthetic_faces
+    from iom.export.exporter import Exporter
+    from iom.export.trial import synthetic_faces
     from iom.keys import TransformKey
     from iom.models.artifact import Calibration
     from iom.models.embedder import load_embedder

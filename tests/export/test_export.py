@@ -16,9 +16,10 @@ from iom.config import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, PrecisionWarning, WeightsError
 from iom.export import exporter as exporting
 from iom.export.context import ExportSource
-from iom.export.exporter import Exporter, calibration_faces, synthetic_faces
+from iom.export.exporter import Exporter, calibration_faces
 from iom.export.folding import fold_batch_norms
 from iom.export.formats import FORMATS
+from iom.export.trial import Trial, synthetic_faces
 from iom.keys import KEY_KINDS, TransformKey
 from iom.models import artifact
 from iom.models.artifact import Calibration, Check, manifest_path, read_manifest, write_manifest
@@ -231,7 +232,7 @@ def test_fast_is_float32_where_faster_arithmetic_loses_too_much(loaded, faces, t
     for module in (exporting, artifact):
         monkeypatch.setattr(module, "has_bfloat16", lambda: True)
     exporter = Exporter(source_of(loaded, "permutation"), calibration=faces.images[:1], faces=faces, key=KEY)
-    monkeypatch.setattr(Exporter, "check", lambda self, codes, wanted: check_of(wanted.precision))
+    monkeypatch.setattr(Trial, "check", lambda self, codes, wanted: check_of(wanted.precision))
     assert exporter.export(["fast"], tmp_path, name="a")["fast"].precision == "float32"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         f"a.fast{suffix}" for suffix in (".bin", ".xml", ".xml.head.npz", ".xml.json")

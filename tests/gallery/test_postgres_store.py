@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from iom.errors import StoreError
+from iom.errors import EnrolmentError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import open_key_store
 from iom.gallery.migration import migrate
@@ -26,6 +26,7 @@ from tests.gallery.conformance import *  # noqa: F403
 from tests.gallery.conformance import code, enrolled, event, problems, reference, revoked
 from tests.gallery.conftest import FakeHasher, Place, again, faces
 from tests.gallery.postgres_server import PASSWORD, Server, Wire, find_binaries
+from tests.on_device import Place as DevicePlace
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 _numbers = itertools.count()
@@ -134,7 +135,7 @@ def test_no_password_in_what_is_printed(store, server):
 
 WORKER = """
 import sys
-from iom.errors import StoreError
+from iom.errors import EnrolmentError, StoreError
 from iom.gallery.stores.base import open_store
 from tests.gallery.conformance import enrolled, event, reference, stone
 
@@ -508,3 +509,23 @@ def test_what_was_changed_or_rolled_back_is_found(base, schema, url, tmp_path):
             assert words in " ".join(gallery.check())
         with pytest.raises(StoreError, match="changed outside"):
             gallery.verify("b", people[3], application="door")
+
+
+def test_devices_and_nonces_lie_in_the_same_schema(base, url, schema, tmp_path):
+    place = DevicePlace(tmp_path, url=url)
+    with contextlib.closing(place):
+        gallery = place.made()
+        place.ask(gallery, "enroll", "alice", 1, 1)
+        message = place.message(gallery, "verify", "alice", 1, 1)
+        signature = place.device("alice").sign(message)
+        other = place.open()
+        assert other.verify_code(message, signature).match
+        with pytest.raises(EnrolmentError, match="nonce was used"):
+            gallery.verify_code(message, signature)
+        with pytest.raises(EnrolmentError, match="transform key was used"):
+            place.ask(gallery, "renew", "alice", 2, 1)
+        place.ask(gallery, "renew", "alice", 2, 2)
+        assert place.ask(other, "verify", "alice", 2, 2).match
+        assert gallery.check() == []
+        execute(base, f"UPDATE {schema}.devices_1 SET key = 'x' WHERE record = 0")
+        assert any("the device of record 0 was changed" in each for each in gallery.check())

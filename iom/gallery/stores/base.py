@@ -70,10 +70,10 @@ BYTES = sa.LargeBinary().with_variant(_Blob(), "sqlite")
 LONG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _FLAG = sa.Boolean().with_variant(sa.Integer(), "sqlite")
 # Names are compared byte by byte, whatever the language of the database.
-_NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
-_TYPES: dict[str, Any] = dict(integer=sa.Integer(), long=LONG, flag=_FLAG, text=sa.Text(), name=_NAME, bytes=BYTES)
+_TYPES: dict[str, Any] = dict(integer=sa.Integer(), long=LONG, flag=_FLAG, text=sa.Text(), name=NAME, bytes=BYTES)
 
 
 def _columns(text: str) -> list[sa.Column[Any]]:
@@ -92,7 +92,7 @@ APPLICATIONS = sa.Table(
     "applications",
     METADATA,
     sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
-    sa.Column("name", _NAME, nullable=False, unique=True),
+    sa.Column("name", NAME, nullable=False, unique=True),
     *_columns("encoding text, model text, threshold integer, key_mode text, masked flag"),
     *_columns("epoch integer, created long, revision long, seal bytes"),
     sa.Column("version", LONG, nullable=False, server_default=sa.text("0")),
@@ -405,6 +405,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         returning: bool = False,
         imported: bool = False,
         masked: bool = False,
+        beside: Callable[[sa.Connection], None] | None = None,
     ) -> list[Reference]:
         """Add references of one application, all or none; return them with their slots.
 
@@ -415,6 +416,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             returning: Admit subjects that were revoked and have no valid reference.
             imported: Admit references that were enrolled before, whatever their subject and epoch.
             masked: Whether the codes are under masks, as those of the application must be.
+            beside: Writes to tables of its own, within the transaction.
 
         Raises:
             AlreadyEnrolledError: A subject has a valid reference.
@@ -432,11 +434,19 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
                 self._refuse_subjects(number, references, another=another, returning=returning)
                 self._refuse_epoch(name, number, references)
             added = self._insert(connection, number, references, no_slot_taken=not (another or imported))
+            if beside is not None:
+                beside(connection)
             self._log(connection, event, added=len(added))
         return added
 
     def replace(
-        self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent, *, masked: bool = False
+        self,
+        tombstones: Sequence[Tombstone],
+        new: Sequence[Reference],
+        event: AuditEvent,
+        *,
+        masked: bool = False,
+        beside: Callable[[sa.Connection], None] | None = None,
     ) -> list[Reference]:
         """Revoke references and add others of the same subject in one transaction, as `revoke` and `add` do."""
         name = new[0].application
@@ -446,6 +456,8 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             self._revoke(connection, number, tombstones)
             self._refuse_epoch(name, number, new)
             added = self._insert(connection, number, new)
+            if beside is not None:
+                beside(connection)
             self._log(connection, event, added=len(added), revoked=len(tombstones))
         return added
 

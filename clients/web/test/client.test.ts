@@ -1,0 +1,226 @@
+import "fake-indexeddb/auto";
+import { describe, expect, it } from "vitest";
+import { fromBase64Url, toBase64Url } from "../src/bytes.js";
+import { Code, Device, OnDeviceClient, ServiceError, TransformKey, signedMessage, type Action } from "../src/index.js";
+
+const FINGERPRINT = "ab".repeat(32);
+const EMBEDDING = Float32Array.of(0.6, -0.8);
+const CURVE = { name: "ECDSA", namedCurve: "P-256" };
+
+/** A hasher whose code depends on the key alone. */
+const hasher = {
+  fingerprint: FINGERPRINT,
+  async hash(_: unknown, key: TransformKey): Promise<Code> {
+    const order = await key.order("permutation", 64);
+    return new Code(
+      Uint8Array.from(order, (place) => place % 4),
+      4,
+    );
+  },
+};
+
+interface Sent {
+  url: string;
+  action: string;
+  body: Record<string, unknown>;
+  headers: Record<string, string>;
+}
+
+/** A service that keeps what it was sent and checks signatures as the protocol says. */
+class Service {
+  readonly sent: Sent[] = [];
+  readonly signedBy: boolean[] = [];
+  failures: Record<string, (() => Response | Promise<Response>)[]> = {};
+  nonces = 0;
+
+  readonly fetch: typeof fetch = async (url, options) => {
+    const action = String(url).split("/").pop()!;
+    const body = JSON.parse(options!.body as string) as Record<string, unknown>;
+    this.sent.push({ url: String(url), action, body, headers: options!.headers as Record<string, string> });
+    const failure = this.failures[action]?.shift();
+    if (failure) return failure();
+    if (action === "nonce")
+      return Response.json({ nonce: toBase64Url(new Uint8Array(32).fill(++this.nonces)), seconds: 60 });
+    if (action === "verify-code") return Response.json({ match: true });
+    if (action === "revoke-code") return Response.json({ revoked: 1 });
+    return Response.json({ subject: body.subject, slots: [0] });
+  };
+
+  requests(action: string): Record<string, unknown>[] {
+    return this.sent.filter((each) => each.action === action).map(({ body }) => body);
+  }
+}
+
+async function isSigned(
+  body: Record<string, unknown>,
+  spki: Uint8Array<ArrayBuffer>,
+  field = "signature",
+): Promise<boolean> {
+  const bytes = (name: string) => (body[name] === undefined ? undefined : fromBase64Url(body[name] as string));
+  const action = body.action as Action;
+  const message = signedMessage({
+    action,
+    application: "door",
+    subject: body.subject as string,
+    ...(body.hasher !== undefined && { hasher: body.hasher as string, key: body.key as string }),
+    ...(bytes("code") && { code: bytes("code")! }),
+    ...(bytes("device") && { device: bytes("device")! }),
+    nonce: bytes("nonce")!,
+  });
+  const key = await crypto.subtle.importKey("spki", spki, CURVE, false, ["verify"]);
+  return crypto.subtle.verify({ name: "ECDSA", hash: "SHA-256" }, key, bytes(field)!, message);
+}
+
+let number = 0;
+async function setUp() {
+  const service = new Service();
+  const client = new OnDeviceClient("https://example.org/", "a-token", { application: "door", fetch: service.fetch });
+  const device = await Device.open(`client-${number++}`);
+  return { service, client, device, probe: { device, hasher, subject: "anna", source: EMBEDDING } };
+}
+
+describe("a client", () => {
+  it("enrols with a code, the device's public key and a signature, and nothing else", async () => {
+    const { service, client, device, probe } = await setUp();
+    expect(await client.enroll(probe)).toEqual({ subject: "anna", slots: [0] });
+    const [body] = service.requests("enroll-code");
+    expect(Object.keys(body).sort()).toEqual(["code", "device", "hasher", "key", "nonce", "signature", "subject"]);
+    const spki = await device.publicKey();
+    expect(body.device).toBe(toBase64Url(spki));
+    expect(await isSigned({ ...body, action: "enroll" }, spki)).toBe(true);
+    expect(await isSigned({ ...body, action: "verify" }, spki)).toBe(false);
+    expect(service.sent.map(({ url }) => url)).toEqual([
+      "https://example.org/v1/door/nonce",
+      "https://example.org/v1/door/enroll-code",
+    ]);
+    expect(service.sent.every(({ headers }) => headers.Authorization === "Bearer a-token")).toBe(true);
+  });
+
+  it("sends neither embedding nor secret", async () => {
+    const { service, client, device, probe } = await setUp();
+    await client.enroll(probe);
+    await client.verify(probe);
+    await client.renew(probe);
+    await client.revoke(probe);
+    const secret = await (await TransformKey.fromText(await device.exportText())).toBytes();
+    const hidden = [
+      secret,
+      new Uint8Array(EMBEDDING.buffer),
+      await (await device.key({ application: "door", subject: "anna" })).toBytes(),
+    ];
+    for (const { body } of service.sent) {
+      for (const value of Object.values(body)) {
+        const bytes = Buffer.from(fromBase64Url(String(value)) ?? []);
+        for (const each of hidden) expect(bytes.includes(Buffer.from(each))).toBe(false);
+      }
+    }
+  });
+
+  it("verifies under the enrolled key with a fresh nonce", async () => {
+    const { service, client, device, probe } = await setUp();
+    await client.enroll(probe);
+    expect(await client.verify(probe)).toEqual({ match: true });
+    const [[enrolled], [verified]] = [service.requests("enroll-code"), service.requests("verify-code")];
+    expect(verified.key).toBe(enrolled.key);
+    expect(verified.code).toBe(enrolled.code);
+    expect(verified.nonce).not.toBe(enrolled.nonce);
+    expect(await isSigned({ ...verified, action: "verify" }, await device.publicKey())).toBe(true);
+  });
+
+  it("renews under another key, which counts from then on", async () => {
+    const { service, client, device, probe } = await setUp();
+    await client.enroll(probe);
+    await client.renew(probe);
+    await client.verify(probe);
+    const [[enrolled], [renewed], [verified]] = ["enroll-code", "renew-code", "verify-code"].map((action) =>
+      service.requests(action),
+    );
+    expect(renewed.key).not.toBe(enrolled.key);
+    expect(renewed.device).toBeUndefined();
+    expect(verified.key).toBe(renewed.key);
+    expect(await isSigned({ ...renewed, action: "renew" }, await device.publicKey())).toBe(true);
+  });
+
+  it("renews onto another device, which both sign", async () => {
+    const { service, client, device, probe } = await setUp();
+    const newDevice = await Device.open(`client-${number++}`);
+    await client.renew(probe, { newDevice });
+    const [body] = service.requests("renew-code");
+    const signed = { ...body, action: "renew" };
+    expect(await isSigned(signed, await device.publicKey())).toBe(true);
+    expect(await isSigned(signed, await newDevice.publicKey(), "device_signature")).toBe(true);
+    expect(body.device).toBe(toBase64Url(await newDevice.publicKey()));
+    expect((await newDevice.records.get("door", "anna")).current).toBe(1);
+  });
+
+  it("keeps the old key where a renewal is refused", async () => {
+    const { service, client, device, probe } = await setUp();
+    await client.enroll(probe);
+    service.failures["renew-code"] = [() => Response.json({ detail: "wrong device" }, { status: 403 })];
+    await expect(client.renew(probe)).rejects.toMatchObject({
+      status: 403,
+      message: expect.stringContaining("wrong device"),
+    });
+    expect(await device.records.get("door", "anna")).toEqual({ current: 0, tried: 1 });
+    await client.renew(probe);
+    const keys = service.requests("renew-code").map(({ key }) => key);
+    expect(new Set(keys).size).toBe(2); // a key that was once sent is not taken again
+  });
+
+  it("finds the key of a renewal whose answer was lost", async () => {
+    const { service, client, device, probe } = await setUp();
+    await client.enroll(probe);
+    service.failures["renew-code"] = [() => Promise.reject(new TypeError("network"))];
+    await expect(client.renew(probe)).rejects.toMatchObject({ status: 0 });
+    service.failures["verify-code"] = [() => Response.json({ detail: "an old key" }, { status: 410 })];
+    expect(await client.verify(probe)).toEqual({ match: true });
+    const keys = service.requests("verify-code").map(({ key }) => key);
+    expect(keys).toEqual([service.requests("enroll-code")[0].key, service.requests("renew-code")[0].key]);
+    expect((await device.records.get("door", "anna")).current).toBe(1);
+  });
+
+  it("brings a revoked subject back under a fresh key", async () => {
+    const { service, client, probe } = await setUp();
+    await client.enroll(probe);
+    await client.revoke(probe);
+    await client.enroll(probe, { returning: true });
+    const [first, second] = service.requests("enroll-code");
+    expect(second.returning).toBe(true);
+    expect(second.key).not.toBe(first.key);
+  });
+
+  it("revokes with a signature alone", async () => {
+    const { service, client, device } = await setUp();
+    await client.revoke({ device, subject: "anna" });
+    const [body] = service.requests("revoke-code");
+    expect(Object.keys(body).sort()).toEqual(["nonce", "signature", "subject"]);
+    expect(await isSigned({ ...body, action: "revoke" }, await device.publicKey())).toBe(true);
+  });
+
+  it.each([
+    ["no JSON", () => new Response("<html>", { status: 502 }), 502],
+    ["a list", () => Response.json([1], { status: 200 }), 200],
+    ["a long reason", () => Response.json({ detail: "x".repeat(10_000) }, { status: 422 }), 422],
+    ["a nonce of another size", () => Response.json({ nonce: "AAAA", seconds: 60 }), 0],
+    ["a nonce that is no text", () => Response.json({ nonce: { a: 1 } }), 0],
+    ["nothing", () => Promise.reject(new TypeError("failed")), 0],
+  ])("refuses an answer that is %s", async (_, answer, status) => {
+    const { service, client } = await setUp();
+    service.failures.nonce = [answer];
+    const error = (await client.nonce().catch((found: unknown) => found)) as ServiceError;
+    expect(error).toBeInstanceOf(ServiceError);
+    expect(error.status).toBe(status);
+    expect(error.message.length).toBeLessThan(600);
+  });
+
+  it("takes a name of an application as one part of an address", async () => {
+    const service = new Service();
+    const client = new OnDeviceClient("https://example.org", undefined, {
+      application: "../a/b",
+      fetch: service.fetch,
+    });
+    await client.nonce();
+    expect(service.sent[0].url).toBe("https://example.org/v1/..%2Fa%2Fb/nonce");
+    expect(service.sent[0].headers.Authorization).toBeUndefined();
+  });
+});

@@ -12,14 +12,16 @@ from iom.errors import ConfigError
 
 T = TypeVar("T")
 
-KEY_MODES = ("subject", "application", "share", "device")
+KEY_MODES = ("subject", "application", "share", "device", "device-share")
 """A gallery's keys: one for each record, one for all, on a server of a split gallery half of one for each, or one for
-each that stays in the subject's device."""
+each that stays in the subject's device, whose code lies here, or a share of it."""
+DEVICE_MODES = frozenset({"device", "device-share"})
+"""Key modes whose keys stay in devices."""
 COMPARISONS = ("symbols", "asymmetric")
 """Ways to compare a stored code with a probe: with its code, or with its keyed row."""
 FUSIONS = ("none", "centroid", "majority")
 """Several images of a subject, enrolled: a reference each, their mean vector, the majority of their symbols."""
-_VERIFIER = frozenset({"align", "verify", "identify", "nonce", "verify-code", "revoke-code"})
+_VERIFIER = frozenset({"align", "verify", "identify", "nonce", "verify-code", "verify-share", "revoke-code"})
 _ENROLLER = _VERIFIER | {"enroll", "renew", "enroll-code", "renew-code"}
 ROLES: dict[str, frozenset[str]] = {
     "verifier": _VERIFIER,

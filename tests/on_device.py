@@ -74,10 +74,10 @@ class Place:
         self.opened.append(gallery)
         return gallery
 
-    def made(self):
+    def made(self, key_mode="device"):
         gallery = self.open(create=True)
         for name in ("door", "other"):
-            gallery.create_application(name, key_mode="device")
+            gallery.create_application(name, key_mode=key_mode)
         return gallery
 
     def close(self):

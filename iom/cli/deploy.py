@@ -27,6 +27,7 @@ from iom.cli._command import (
     output_option,
     root,
 )
+from iom.cli.data import read_key
 from iom.cli.gallery import GalleryOptions, KeyOptions, Search
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 command = root.section("Service")
 
 MAX_DAYS = 36500
+SIDES = ("a", "b")
 DEMO_SEED = 4
 """Seed of the synthetic faces of `iom serve --demo`, three people that the bundled hasher separates well."""
 DEMO_PEOPLE = 3
@@ -213,6 +215,8 @@ with codes that browsers make (build the page with make web once; docs/on_device
   iom serve --on-device --demo
   iom init --gallery door.db --keys door.keys --key-mode device
   iom serve --on-device --gallery door.db --keys door.keys --tokens tokens.json
+or two services, each with shares of the codes (docs/service.md):
+  iom init --key-mode device-share ...; iom serve --on-device --side a --pair-key FILE --other URL ...
 There, --hasher is an artefact of iom deploy --to web, and nothing is decoded or detected here.
 
 Then open http://127.0.0.1:8000/. Tokens and faces cross the network: serve other machines only
@@ -229,6 +233,11 @@ def serve(
     tokens: Annotated[Path | None, option("made by iom make-token", "FILE")],
     demo: Annotated[bool, option("a gallery with a token and synthetic faces, gone at the end")],
     on_device: Annotated[bool, option("browsers keep the faces and send signed codes; see docs/on_device.md")],
+    side: Annotated[
+        str | None, option("with --on-device: one of two services with shares of the codes", type=Choice(SIDES))
+    ],
+    pair_key: Annotated[Path | None, option("of iom make-key, which both services have and no device", "FILE")],
+    other: Annotated[str, option("the other service; on side b the address of the page", "https://HOST[:PORT]")] = "",
     host: Annotated[str, option("address")] = "127.0.0.1",
     port: Annotated[int, option("port, 0 for any that is free")] = 8000,
     certificate: Annotated[Path | None, option("for TLS (PEM)", "FILE")],
@@ -257,6 +266,10 @@ def serve(
     """Serve a gallery over HTTP, with a page to try it."""
     if (tokens is None) != demo:
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
+    if not (side is None) == (pair_key is None) == (not other) or (side and (demo or not on_device)):
+        raise ConfigError(
+            "--side: shares of codes need --on-device --side a|b --pair-key FILE --other URL together, and no --demo"
+        )
     if on_device and search:
         raise ConfigError("--search: an on-device service compares with one subject and searches nothing; leave it out")
     if (certificate is None) != (certificate_key is None):
@@ -299,7 +312,7 @@ def serve(
             )
         known = TokenFile(tokens)
         if on_device:
-            opened = _codes_app(stack, place, models, known, settings, demo=demo)
+            opened = _codes_app(stack, place, models, known, settings, demo=demo, shares=(side, pair_key, other))
         else:
             finder = detector, detector_weights
             opened = _faces_app(stack, place, models, known, settings, demo=demo, search=search, detector=finder)
@@ -357,18 +370,24 @@ def _codes_app(
     settings: "ServiceSettings",
     *,
     demo: bool,
+    shares: tuple[str | None, Path | None, str],
 ) -> tuple["FastAPI", str]:
     """The application that takes codes of devices, and what it says of itself; `stack` closes what is opened for it."""
+    from iom.gallery.on_device import Side
     from iom.service.on_device import create_on_device_app, page_files
 
-    page_files()  # where they are not built, that is told at once
+    name, pair_key, other = shares
+    if name != "b":
+        page_files()  # where they are not built, that is told at once
     artifact = models.web_artifact(stack)
     gallery = place.open_on_device(artifact, create=demo)
     stack.enter_context(gallery)
     if demo:
         gallery.create_application(place.application, key_mode="device")
+    gallery.side = Side(name, read_key(pair_key)) if name else None
     gallery.check_hashers()
-    return create_on_device_app(gallery, artifact, tokens, settings), "on the device: faces and keys stay in browsers"
+    told = "on the device: faces and keys stay in browsers" + (f"; shares of side {name}" if name else "")
+    return create_on_device_app(gallery, artifact, tokens, settings, other=other), told
 
 
 @command(

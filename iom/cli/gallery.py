@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from iom._files import IMAGE_SUFFIXES, list_images, list_subjects
 from iom._memory import forbid_core_dumps
-from iom._registry import COMPARISONS, FUSIONS, KEY_MODES, lookup
+from iom._registry import COMPARISONS, DEVICE_MODES, FUSIONS, KEY_MODES, lookup
 from iom._untrusted import read_bytes
 from iom.cli._command import (
     COUNT,
@@ -208,7 +208,7 @@ def init(
         str,
         option(
             "one for each record, for all (worth more to a thief), half of one (split gallery), or one for each that "
-            "stays on the subject's device",
+            "stays on the subject's device, whose code lies here, or a share of it",
             type=Choice(KEY_MODES),
         ),
     ] = "subject",
@@ -232,7 +232,7 @@ def init(
 ) -> Answer:
     """Make a gallery, or another application in it."""
     with contextlib.ExitStack() as stack:
-        if key_mode == "device":
+        if key_mode in DEVICE_MODES:
             gallery: Gallery = stack.enter_context(place.open_on_device(models.web_artifact(stack), create=True))
         else:
             gallery = stack.enter_context(place.open(models.load(opens_embedder=False), create=True))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._registry import DEVICE_MODES
 from iom.codes.packing import encoding_id
 from iom.errors import (
     EnrolmentError,
@@ -226,7 +227,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             threshold: Largest distance that matches; `None` takes the hasher's calibration.
             key_mode: A name of `iom._registry.KEY_MODES`.
             masked: Store codes under one-time masks; by default where one key serves all records, in key mode
-                `application`, and always in key mode `device`.
+                `application`, and always in key modes of devices.
             comparison: How codes are compared, "symbols" or "asymmetric"; by default as the hasher's calibration says.
 
         Raises:
@@ -255,7 +256,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             model=self.hasher.fingerprint,
             threshold=threshold,
             key_mode=key_mode,
-            masked=key_mode in ("application", "device") if masked is None else masked,
+            masked=key_mode in {"application", *DEVICE_MODES} if masked is None else masked,
             created=int(time.time()),
         )
         check_key_kind(self.hasher.key_kind, application=name, masked=application.masked)
@@ -270,7 +271,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self._finish_settling()
         if application.masked:
             _refuse_shares(application)
-        if application.key_mode == "device":
+        if application.key_mode in DEVICE_MODES:
             from iom.gallery.device_records import make_tables  # only here: it needs SQLAlchemy
 
             make_tables(self.store)
@@ -898,7 +899,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 )
 
     def _device_problems(self, store: "RecordStore", application: Application, records: Sequence[int]) -> Iterator[str]:
-        if application.key_mode == "device" and records:
+        if application.key_mode in DEVICE_MODES and records:
             from iom.gallery.device_records import device_problems  # only here: it needs SQLAlchemy
 
             yield from device_problems(self.keys, store, application.name, records)

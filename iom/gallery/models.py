@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from iom._registry import KEY_MODES
+from iom._registry import DEVICE_MODES, KEY_MODES
 from iom._untrusted import parse_json
 from iom.codes.asymmetric import MAX_DISTANCE, SYMBOLS
 from iom.codes.packing import encoding_comparison, encoding_shape
@@ -36,7 +36,7 @@ ROOT = bytes(32)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _BY_SYMBOLS = {
     "share": "shares of codes are compared by symbols alone, as neither server has a whole code",
-    "device": "codes of devices are compared by symbols alone, as the server gets no probe's embedding",
+    **dict.fromkeys(DEVICE_MODES, "codes of devices are compared by symbols alone, as no server gets an embedding"),
 }
 """Key modes without asymmetric comparison, and why."""
 
@@ -51,8 +51,9 @@ class Application:
         threshold: Largest distance that is a match: of differing positions, or of ten-thousandths of 1 - cosine where
             the comparison is asymmetric.
         key_mode: `subject` (one key for each record), `application` (one key for each epoch), `share` (shares of
-            codes, and one half of a key for each record: one server of a split gallery) or `device` (one key for each
-            record, which never leaves the subject's device, as no face does).
+            codes, and one half of a key for each record: one server of a split gallery), `device` (one key for each
+            record, which never leaves the subject's device, as no face does) or `device-share` (of whose codes another
+            service has the other shares).
         masked: Whether codes are stored under a one-time XOR mask, which the key store keeps.
         epoch: Key epoch of new references in key mode `application`.
         created: Seconds since 1970.
@@ -82,7 +83,7 @@ class Application:
                 f"application {self.name}: {_BY_SYMBOLS[self.key_mode]}; calibrate the hasher for them: "
                 "iom calibrate --comparison symbols"
             )
-        if self.key_mode == "device" and not self.masked:
+        if self.key_mode in DEVICE_MODES and not self.masked:
             raise EnrolmentError(
                 f"application {self.name}: codes of devices are stored under masks, expected masked codes; leave out "
                 "--unmasked"

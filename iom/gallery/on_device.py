@@ -4,10 +4,16 @@ The device detects, embeds and hashes; the gallery gets a code, as every gallery
 tombstones and the audit log), and compares it with later ones. What it cannot know, it cannot lose: there is no key of
 a code here, and no network is opened, since the manifest of the artefact tells all that is needed.
 
+An application of key mode `device-share` has one XOR share of each code, and another gallery, under another
+administrator, the other one. The device sends each its share of a probe's code. The gallery on side b gives the device
+what its two shares differ by, sealed for the gallery on side a, which joins it with its own difference: it learns which
+positions of template and probe differ, and decides. Nobody else learns anything, and each store is noise.
+
 Each request is signed by the device (`iom.gallery.device_messages`), over a nonce of this gallery that serves once. So
 nobody who has a copy of both stores, and the enrolled code with them, can make a request.
 """
 
+import dataclasses
 import hmac
 import secrets
 import threading
@@ -15,10 +21,17 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from iom._registry import DEVICE_MODES
 from iom.codes.distances import paired
+from iom.codes.packing import PackedCodes
 from iom.errors import (
     AlreadyEnrolledError,
     CodeError,
+    ConfigError,
     DataError,
     DeviceError,
     EnrolmentError,
@@ -41,18 +54,22 @@ from iom.gallery.device_records import (
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import Application, Reference, check_subject_id
 from iom.gallery.templates import check_seal, packed_code, references_of, tombstone_of, unmasked
+from iom.keys import TransformKey
 from iom.models.artifact import read_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
 from iom.models.verification import Verification, decide
 from iom.nn.hash_numpy import Head
 
-KEY_MODE = "device"
+SHARE_MODE = "device-share"
+"""Key mode of applications with shares of codes."""
 RUNTIME = "web"
 """Runtime of the artefacts that devices use."""
 NONCE_SECONDS = 60
 """Time in which a nonce can be used."""
 _SKEW_SECONDS = 5
 """Seconds by which the clocks of two machines of one service may differ."""
+_PAIR = "on-device/pair"
+_BOX_NONCE_BYTES = 12
 _SPACE = "on-device/nonce/v1"
 _TIME_BYTES, _MAC_BYTES = 4, 16
 _HEXADECIMAL = frozenset("0123456789abcdef")
@@ -83,6 +100,42 @@ class WebHasher(ArtifactFaceHasher):
         _refuse_to_run()
 
 
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One of two galleries that have shares of the same codes.
+
+    Attributes:
+        name: "a", which decides, or "b".
+        key: The key that both have and no device: differences are sealed with it.
+    """
+
+    name: str
+    key: TransformKey = dataclasses.field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.name not in ("a", "b"):
+            raise ConfigError(f"side: expected a or b, received {self.name!r}")
+
+    def seal(self, difference: bytes, message: DeviceMessage, nonce: bytes) -> bytes:
+        """A difference for the gallery on side a, for a request with this `nonce` of that gallery alone."""
+        own = secrets.token_bytes(_BOX_NONCE_BYTES)
+        return own + self._cipher().encrypt(own, difference, _bound(message, nonce))
+
+    def open(self, sealed: bytes, message: DeviceMessage) -> bytes:
+        """The difference that the gallery on side b sealed for a request; a `DataError` for anything else."""
+        own, rest = sealed[:_BOX_NONCE_BYTES], sealed[_BOX_NONCE_BYTES:]
+        try:
+            return self._cipher().decrypt(own, rest, _bound(message, message.nonce))
+        except (InvalidTag, ValueError):
+            raise DataError(
+                "other: expected the difference that the other service sealed for this request and its nonce, received "
+                "something else; ask both for new nonces, and that the two have one pair key"
+            ) from None
+
+    def _cipher(self) -> AESGCM:
+        return AESGCM(self.key.stream(_PAIR, 32))
+
+
 class EnrolledDevice(NamedTuple):
     """A subject's template and its device, both authentic."""
 
@@ -99,6 +152,9 @@ class OnDeviceGallery(Gallery):
     `RevokedError`, `StoreError`. A request that is refused before its signature holds leaves its nonce unused.
     """
 
+    side: Side | None = None
+    """Which of two galleries with shares this is; without it, applications with shares can only be managed."""
+
     def __init__(self, *stores: Any, **options: Any) -> None:
         super().__init__(*stores, **options)
         self._nonce_keys: dict[str, bytes] = {}
@@ -107,20 +163,21 @@ class OnDeviceGallery(Gallery):
     def application(self, name: str) -> Application:
         """As of `Gallery`; `UnknownApplicationError` for one of another key mode."""
         found = super().application(name)
-        if found.key_mode != KEY_MODE:
+        if found.key_mode not in DEVICE_MODES:
             raise UnknownApplicationError(
-                f"application {name} holds templates of this server, not of devices; make one with iom init --key-mode "
-                f"{KEY_MODE}",
+                f"application {name} holds templates of this server, not of devices; make one with: iom init "
+                "--key-mode device",
                 application=name,
             )
         return found
 
     def check_hashers(self) -> None:
         """Raise `EnrolmentError` unless an application here has codes of the hasher: nothing else would work."""
-        found = [each for each in self.store.applications() if each.key_mode == KEY_MODE]
+        mode = "device" if self.side is None else SHARE_MODE
+        found = [each for each in self.store.applications() if each.key_mode == mode]
         if not found:
             raise EnrolmentError(
-                f"the gallery has no application of key mode {KEY_MODE}; make one: iom init --key-mode {KEY_MODE}"
+                f"the gallery has no application of key mode {mode}; make one: iom init --key-mode {mode}"
             )
         if all(each.model != self.hasher.fingerprint for each in found):
             raise EnrolmentError(
@@ -161,25 +218,49 @@ class OnDeviceGallery(Gallery):
         self._use_nonce(message)
         return found
 
-    def compare(self, enrolled: EnrolledDevice, message: DeviceMessage) -> Verification:
-        """Compare the code of an admitted request with the template.
+    def compare(self, enrolled: EnrolledDevice, message: DeviceMessage, other: bytes = b"") -> Verification:
+        """Compare the code of an admitted request with the template; `other` is what side b sealed, of shares.
 
         Raises:
             RevokedError: The code is under a key of an earlier template of the subject.
             EnrolmentError: It is under another key.
         """
+        application, found = enrolled.application, self._difference(enrolled, message)
+        if application.key_mode == SHARE_MODE:
+            side = self._on_side("a")
+            theirs = _code(application, side.open(other, message), share=True)
+            found = PackedCodes(found.planes ^ theirs.planes, found.code_length, found.alphabet_size)
+        elif other:
+            raise DataError(f"other: expected none, as application {application.name} has whole codes")
+        none = PackedCodes(np.zeros_like(found.planes), found.code_length, found.alphabet_size)
+        distance = int(paired(found, none)[0])
+        return decide(self.hasher.calibration, distance, application.threshold, enrolled.reference.slot)
+
+    def difference(self, enrolled: EnrolledDevice, message: DeviceMessage, other_nonce: bytes) -> bytes:
+        """What the shares of template and probe differ by, sealed for the gallery on side a and its nonce."""
+        side = self._on_side("b")
+        if enrolled.application.key_mode != SHARE_MODE:
+            raise EnrolmentError(f"application {enrolled.application.name} has whole codes: verify them here")
+        planes = self._difference(enrolled, message).planes
+        return side.seal(planes.astype("<u8").tobytes(), message, other_nonce)
+
+    def _on_side(self, name: str) -> Side:
+        if self.side is None or self.side.name != name:
+            raise EnrolmentError(f"shares are compared by two services; this one is not on side {name}")
+        return self.side
+
+    def _difference(self, enrolled: EnrolledDevice, message: DeviceMessage) -> PackedCodes:
         application, reference, device = enrolled
         if message.key != device.key:
             self._refuse_key(message)
-        probe = packed_code(application, message.code)
+        probe = _code(application, message.code)
         try:
             stored = unmasked(self.keys, application, [reference])
         except StoreError:
             if reference.record in self.keys.revoked(application.name):  # since it was read
                 raise _revoked(message.subject) from None
             raise
-        distance = int(paired(stored, probe)[0])
-        return decide(self.hasher.calibration, distance, application.threshold, reference.slot)
+        return PackedCodes(stored.planes ^ probe.planes, *application.shape)
 
     def verify_code(self, message: DeviceMessage, signature: bytes) -> Verification:
         """`admit` a request, and `compare` its code."""
@@ -231,11 +312,11 @@ class OnDeviceGallery(Gallery):
                 f"application {found.name} belongs to the hasher {found.model[:12]}..., this code is of "
                 f"{message.hasher[:12]}...: load the page, or the artefact, again"
             )
+        _code(found, message.code)
         try:
-            packed_code(found, message.code)
             if message.device or message.action == "enroll":
                 read_device(message.device)
-        except (CodeError, KeyMaterialError) as error:
+        except KeyMaterialError as error:
             raise DataError(str(error)) from error
 
     def _enrolled(self, application: Application, message: DeviceMessage) -> EnrolledDevice:
@@ -304,7 +385,7 @@ class OnDeviceGallery(Gallery):
         self._finish_settling()
         name, subject_id = application.name, message.subject
         record = self.keys.reserve(name, 1)[0]
-        codes, created = packed_code(application, message.code), int(time.time())
+        codes, created = _code(application, message.code), int(time.time())
         (new,) = references_of(self.keys, application, [(subject_id, record, "{}")], codes, created=created)
         row = sealed_device(self.keys, name, DeviceRecord(record, subject_id, message.key, device))
         old = [] if replaces is None else [tombstone_of(self.keys, replaces)]
@@ -321,6 +402,19 @@ class OnDeviceGallery(Gallery):
                 (added,) = self.store.replace(old, [new], event, masked=True, beside=beside)
         self._settle(name, revoked=old)
         return added
+
+
+def _code(application: Application, code: bytes, *, share: bool = False) -> PackedCodes:
+    """The code, or share, of a request; a `DataError` where it is none."""
+    try:
+        return packed_code(application, code, share=share or application.key_mode == SHARE_MODE)
+    except CodeError as error:
+        raise DataError(str(error)) from error
+
+
+def _bound(message: DeviceMessage, nonce: bytes) -> bytes:
+    """What a sealed difference is bound to: whose template it is about, and the request to side a that it serves."""
+    return dataclasses.replace(message, action="share", code=b"", device=b"", nonce=nonce).to_bytes()
 
 
 def _refuse_to_run(*_: Any) -> NoReturn:

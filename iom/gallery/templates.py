@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._registry import lookup
+from iom._registry import DEVICE_MODES, lookup
 from iom.codes.packing import (
     PackedCodes,
     code_bytes,
@@ -91,7 +91,7 @@ def check_hasher(application: Application, hasher: FaceHasher) -> FaceHasher:
             f"application {application.name} holds shares of a split gallery: enrol and verify through both of its "
             "servers (split://...)"
         )
-    if application.key_mode == "device":
+    if application.key_mode in DEVICE_MODES:
         raise EnrolmentError(
             f"application {application.name} holds codes that devices make under keys of their own: enrol and verify "
             "on the device (iom serve --on-device)"
@@ -296,17 +296,19 @@ def unmasked(keys: KeyStore, application: Application, references: Sequence[Refe
     return PackedCodes(planes, *encoding_shape(application.encoding))
 
 
-def packed_code(application: Application, code: bytes) -> PackedCodes:
-    """The code of the application that some bytes are, in the form in which codes are stored.
+def packed_code(application: Application, code: bytes, *, share: bool = False) -> PackedCodes:
+    """The code of the application, or the `share` of one, that some bytes are, in the form in which codes are stored.
 
     Raises:
-        CodeError: Another length, ones behind the last position, or a symbol that is not in the alphabet.
+        CodeError: Another length, ones behind the last position, or a symbol that is not in the alphabet, which those
+            of a share need not be.
     """
     size = code_bytes(application.encoding)
     if len(code) != size:
         raise CodeError(f"code: expected {size} bytes ({application.encoding}), received {len(code)}")
     found = PackedCodes(_planes(application, [code]), *encoding_shape(application.encoding))
-    unpack(found)  # which finds symbols out of range
+    if not share:
+        unpack(found)  # which finds symbols out of range
     return found
 
 

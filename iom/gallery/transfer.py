@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel, ConfigDict, Field
 
 from iom._files import SECRET_MODE, atomic_path
+from iom._registry import DEVICE_MODES
 from iom._untrusted import parse_json
 from iom.codes.packing import code_bytes
 from iom.errors import EnrolmentError, StoreError
@@ -62,7 +63,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
     """Write an application, as of one moment, to a file with mode 0600, atomically; return its reference count."""
     count = 0
     known = gallery.keys.state().known(name).settings
-    if gallery.application(name).key_mode == "device":
+    if gallery.application(name).key_mode in DEVICE_MODES:
         raise EnrolmentError(
             f"application {name} has the keys of its devices beside its codes, which a file of one application does "
             "not hold: copy the record store as a whole"

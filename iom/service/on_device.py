@@ -8,6 +8,7 @@ served from here, under a policy that lets the page load nothing from elsewhere.
 import base64
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+from starlette.middleware.cors import CORSMiddleware
 
 import iom.service.routes as shared
 from iom._untrusted import parse_json
@@ -57,13 +59,18 @@ _POLICY = (
     CONTENT_POLICY.replace("script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'")
     + "; worker-src 'self'; manifest-src 'self'"
 )
-_HEADERS = {
-    **HEADERS,
-    "content-security-policy": _POLICY,
-    # Both isolate the page, without which a browser gives it no threads.
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-embedder-policy": "require-corp",
-}
+_ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
+
+
+def _headers(other: str) -> dict[str, str]:
+    """Headers of every response; the page may send to the `other` service of shares, too."""
+    return {
+        **HEADERS,
+        "content-security-policy": _POLICY.replace("connect-src 'self'", f"connect-src 'self' {other}".rstrip()),
+        # Both isolate the page, without which a browser gives it no threads.
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-embedder-policy": "require-corp",
+    }
 
 
 def decoded(text: object) -> bytes:
@@ -135,22 +142,32 @@ class RevokeBody(_Signed):
     """A device revokes its own subject."""
 
 
-class VerifyBody(_Signed):
-    """A code to compare."""
-
+class _Coded(_Signed):
     hasher: _Hasher
     key: _Key
     code: _Bytes
 
 
-class EnrolBody(VerifyBody):
+class VerifyBody(_Coded):
+    """A code to compare, or a share of it."""
+
+    other: _Bytes | None = Field(default=None, description="Where codes are in shares: what the other service sealed.")
+
+
+class ShareBody(_Coded):
+    """The share of a code, for the service of the other shares."""
+
+    other_nonce: _Nonce = Field(description="The nonce of the request to the other service.")
+
+
+class EnrolBody(_Coded):
     """A new subject's code and device."""
 
     device: _Bytes
     returning: bool = Field(default=False, description="Bring a revoked subject back; needs a token of an admin.")
 
 
-class RenewBody(VerifyBody):
+class RenewBody(_Coded):
     """A code under another key, and perhaps another device."""
 
     device: _Bytes | None = None
@@ -164,6 +181,12 @@ class NonceResponse(BaseModel):
 
     nonce: str = Field(description="base64url without padding.")
     seconds: int = Field(description="Time in which it serves.", examples=[NONCE_SECONDS])
+
+
+class ShareResponse(BaseModel):
+    """What the shares of template and probe differ by here."""
+
+    difference: str = Field(description="base64url without padding, sealed for the other service.")
 
 
 class _StrictJson(Request):
@@ -193,28 +216,53 @@ class _StrictRoute(APIRoute):
 
 
 def create_on_device_app(
-    gallery: OnDeviceGallery, artifact: Path, tokens: TokenFile, settings: ServiceSettings, *, page: Path | None = None
+    gallery: OnDeviceGallery,
+    artifact: Path,
+    tokens: TokenFile,
+    settings: ServiceSettings,
+    *,
+    page: Path | None = None,
+    other: str = "",
 ) -> FastAPI:
     """The application over a gallery; whoever opened it closes it.
 
     Args:
-        gallery: Gallery of applications in key mode `device`.
+        gallery: Gallery of applications in key mode `device`, or with a `side` in key mode `device-share`.
         artifact: `NAME.web`, the artefact that devices run, with its manifest beside it.
         tokens: Who may ask.
         settings: Limits; a body has `MAX_BODY` bytes at most.
-        page: Folder of the built page; by default `PAGE_FOLDER`.
+        page: Folder of the built page; by default `PAGE_FOLDER`. Where the gallery is on side b there is none.
+        other: Where codes are in shares: on side a the address of the other service, on side b the address that the
+            page comes from, such as `https://faces.example`.
 
     Raises:
         ConfigError: The page is not built.
         WeightsError: The artefact is missing or damaged.
     """
-    files = {**page_files(page), **artifact_files(artifact)}
+    side = gallery.side.name if gallery.side else ""
+    if bool(side) != bool(other) or not (_ORIGIN.fullmatch(other) or not other):
+        raise ConfigError(
+            f"other: expected the address of the other service of shares, https://HOST[:PORT], received {other!r:.100}"
+        )
+    files = {} if side == "b" else {**page_files(page), **artifact_files(artifact)}
     settings = dataclasses.replace(settings, max_body=min(settings.max_body, MAX_BODY))
     open_paths = shared.OPEN_PATHS.union(files)
     metrics = Metrics()
     app = shared.new_app(
-        tokens, settings, metrics, description=_DESCRIPTION, is_open=open_paths.__contains__, headers=_HEADERS
+        tokens,
+        settings,
+        metrics,
+        description=_DESCRIPTION,
+        is_open=open_paths.__contains__,
+        headers=_headers(other if side == "a" else ""),
     )
+    if side == "b":  # outside of the gate: a browser asks without a token whether it may ask
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[other],
+            allow_methods=["POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
     router = shared.gallery_router(forms=False)
     router.route_class = _StrictRoute
     _add_code_routes(router, gallery, metrics, settings)
@@ -223,7 +271,14 @@ def create_on_device_app(
     shared.add_admin_routes(forms, gallery)
     app.include_router(forms)
     address = ARTIFACT_PATH + manifest_path(artifact).name
-    state = ReadyResponse(aligns=False, scores=settings.scores, samples=0, on_device=True, manifest=address)
+    state = ReadyResponse(
+        aligns=False,
+        scores=settings.scores,
+        samples=0,
+        on_device=True,
+        manifest=None if side == "b" else address,
+        other=other if side == "a" else None,
+    )
     shared.add_service_routes(app, gallery, metrics.registry, state)
     add_files(app, files)
     return app
@@ -266,19 +321,10 @@ def _add_code_routes(router: APIRouter, gallery: OnDeviceGallery, metrics: Metri
             new = gallery.enroll_code(message, body.signature, returning=body.returning)
         return EnrolResponse(subject=body.subject, slots=[new.slot])
 
-    @router.post(
-        "/verify-code", name="verify-code", responses=problems(*POSTED, 409, 410), response_model_exclude_none=True
-    )
-    def verify(request: Request, application: Application, body: VerifyBody) -> VerifyResponse:
-        """Compare a code with the one of a subject, whose device signs."""
-        message = body.message("verify", application)
-        with _counted(backoff, request, message):
-            enrolled = gallery.admit(message, body.signature)
-        with backoff.verification(request.scope["iom.token"].name, application, body.subject) as attempt:
-            decision = gallery.compare(enrolled, message)
-            attempt.is_match = decision.match
-        metrics.decide("verify", decision.match)
-        return VerifyResponse.of(decision, scores=settings.scores)
+    if gallery.side is not None and gallery.side.name == "b":
+        _add_share_route(router, gallery, backoff)
+    else:
+        _add_verify_route(router, gallery, backoff, metrics, settings)
 
     @router.post("/renew-code", name="renew-code", responses=problems(*POSTED, 409, 410))
     def renew(request: Request, application: Application, body: RenewBody) -> EnrolResponse:
@@ -294,6 +340,40 @@ def _add_code_routes(router: APIRouter, gallery: OnDeviceGallery, metrics: Metri
         message = body.message("revoke", application)
         with _counted(backoff, request, message):
             return RevokeResponse(revoked=gallery.revoke_code(message, body.signature))
+
+
+def _add_verify_route(
+    router: APIRouter, gallery: OnDeviceGallery, backoff: Backoff, metrics: Metrics, settings: ServiceSettings
+) -> None:
+    @router.post(
+        "/verify-code", name="verify-code", responses=problems(*POSTED, 409, 410), response_model_exclude_none=True
+    )
+    def verify(request: Request, application: Application, body: VerifyBody) -> VerifyResponse:
+        """Compare a code with the one of a subject, whose device signs."""
+        message = body.message("verify", application)
+        with _counted(backoff, request, message):
+            enrolled = gallery.admit(message, body.signature)
+        with backoff.verification(request.scope["iom.token"].name, application, body.subject) as attempt:
+            decision = gallery.compare(enrolled, message, body.other or b"")
+            attempt.is_match = decision.match
+        metrics.decide("verify", decision.match)
+        return VerifyResponse.of(decision, scores=settings.scores)
+
+
+def _add_share_route(router: APIRouter, gallery: OnDeviceGallery, backoff: Backoff) -> None:
+    @router.post("/verify-share", name="verify-share", responses=problems(*POSTED, 409, 410))
+    def difference(request: Request, application: Application, body: ShareBody) -> ShareResponse:
+        """What the share of a code differs by from the one of a subject, whose device signs; the other service decides.
+
+        This one does not learn the outcome, and counts every attempt as one that failed.
+        """
+        message = body.message("verify", application)
+        with _counted(backoff, request, message):
+            enrolled = gallery.admit(message, body.signature)
+        with backoff.verification(request.scope["iom.token"].name, application, body.subject) as attempt:
+            sealed = gallery.difference(enrolled, message, body.other_nonce)
+            attempt.is_match = False
+        return ShareResponse(difference=encoded(sealed))
 
 
 @contextlib.contextmanager

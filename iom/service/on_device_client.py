@@ -53,34 +53,34 @@ class OnDeviceClient:
     """
 
     def __init__(self, post: Post, *, application: str, hasher: str, device: SigningDevice) -> None:
-        self._post, self._application, self._hasher, self.device = post, application, hasher, device
+        self.post, self._application, self._hasher, self.device = post, application, hasher, device
 
     def nonce(self) -> bytes:
         """A nonce for one request."""
-        return decoded(self._post(f"/v1/{self._application}/nonce", {})["nonce"])
+        return decoded(self.post(f"/v1/{self._application}/nonce", {})["nonce"])
 
     def enroll(self, subject: str, code: bytes, key: str, *, returning: bool = False) -> Mapping[str, Any]:
         """Enrol a packed code under the transform key with this public identifier.
 
         `returning` brings a revoked subject back, with the token of an admin.
         """
-        path, body = self.request("enroll", subject, **self._coded(code, key), device=self.device.public)
-        return self._post(path, {**body, "returning": True} if returning else body)
+        path, body = self.request("enroll", subject, **self.coded(code, key), device=self.device.public)
+        return self.post(path, {**body, "returning": True} if returning else body)
 
     def verify(self, subject: str, code: bytes, key: str) -> Mapping[str, Any]:
         """Compare a code with the enrolled one."""
-        return self._post(*self.request("verify", subject, **self._coded(code, key)))
+        return self.post(*self.request("verify", subject, **self.coded(code, key)))
 
     def renew(self, subject: str, code: bytes, key: str, *, device: SigningDevice | None = None) -> Mapping[str, Any]:
         """Replace the enrolled code by one under another key, and this device by another one if given."""
         named = {} if device is None else {"device": device.public}
-        answer = self._post(*self.request("renew", subject, new=device, **self._coded(code, key), **named))
+        answer = self.post(*self.request("renew", subject, new=device, **self.coded(code, key), **named))
         self.device = device or self.device
         return answer
 
     def revoke(self, subject: str) -> Mapping[str, Any]:
         """Revoke the subject for good."""
-        return self._post(*self.request("revoke", subject))
+        return self.post(*self.request("revoke", subject))
 
     def request(
         self, action: str, subject: str, *, new: SigningDevice | None = None, **fields: Any
@@ -97,5 +97,6 @@ class OnDeviceClient:
             body["device_signature"] = encoded(new.sign(message))
         return f"/v1/{self._application}/{action}-code", body
 
-    def _coded(self, code: bytes, key: str) -> dict[str, Any]:
+    def coded(self, code: bytes, key: str) -> dict[str, Any]:
+        """The fields of a request that bring a code."""
         return {"hasher": self._hasher, "key": key, "code": code}

@@ -88,6 +88,7 @@ class ReadyResponse(BaseModel):
     samples: int = Field(description="Number of synthetic faces to try the service with.")
     on_device: bool = Field(default=False, description="Devices make the codes; no image is accepted.")
     manifest: str | None = Field(default=None, description="Path of the manifest of the artefact for devices.")
+    other: str | None = Field(default=None, description="Address of the service that has the other shares of codes.")
 
 
 class Problem(BaseModel):

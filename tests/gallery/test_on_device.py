@@ -118,6 +118,8 @@ def test_a_transform_key_serves_once(place, alice, action):
             place.ask(alice, action, subject, 5, used)
     assert place.ask(alice, "verify", "alice", 1, 1).match
     assert alice.check() == []
+    valid = [each.record for page in alice.store.pages("door") for each in page]
+    assert alice.keys.masked_records("door") == set(valid)  # what was refused left none
     with pytest.raises(NotEnrolledError):
         alice.references("carol", application="door")
     # In another application it is another use.
@@ -177,6 +179,14 @@ def test_one_nonce_does_not_serve_for_two_requests(place, alice):
     for action, seed, number in (("verify", 1, 1), ("renew", 2, 2), ("revoke", 0, 0)):
         with pytest.raises(EnrolmentError, match="nonce was used"):
             place.ask(alice, action, "alice", seed, number, nonce=nonce)
+
+
+def test_an_enrolment_uses_its_nonce(place, alice):
+    nonce = alice.new_nonce("door")
+    place.ask(alice, "enroll", "bob", 1, 2, nonce=nonce)
+    for action, subject in (("verify", "bob"), ("verify", "alice"), ("enroll", "carol")):
+        with pytest.raises(EnrolmentError, match="nonce was used"):
+            place.ask(alice, action, subject, 1, 2, nonce=nonce)
 
 
 def test_a_comparison_that_fails_has_used_its_nonce(place, alice):
@@ -371,6 +381,13 @@ def test_a_device_that_was_changed_outside_is_no_device(place, alice, statement)
     assert any("devic" in problem for problem in alice.check())
 
 
+@pytest.mark.parametrize("column", ["code", "seal"])
+def test_a_template_that_was_changed_outside_is_none(place, alice, column):
+    rows(place, f"UPDATE reference_codes SET {column} = zeroblob(length({column}))")
+    with pytest.raises(StoreError, match="changed outside of the gallery"):
+        place.ask(alice, "verify", "alice", 1, 1)
+
+
 def test_a_device_of_another_record_is_found(place, alice):
     """The rows of two subjects with their devices exchanged, seals and all."""
     place.ask(alice, "enroll", "bob", 2, 2)
@@ -381,6 +398,17 @@ def test_a_device_of_another_record_is_found(place, alice):
         rows(place, f"UPDATE devices_1 SET device = x'{device}', seal = x'{seal}' WHERE subject = '{subject}'")
     with pytest.raises(StoreError, match="changed outside of the gallery"):
         place.ask(alice, "verify", "alice", 1, 1, device=place.device("bob"))
+
+
+def test_an_earlier_device_of_the_subject_does_not_come_back(place, alice):
+    """The row from before a renewal on another device, put in the place of the present one."""
+    old, new = place.device("alice"), SigningDevice()
+    message = place.message(alice, "renew", "alice", 1, 2, device=new.public)
+    alice.renew_code(message, old.sign(message), new.sign(message))
+    rows(place, "DELETE FROM devices_1 WHERE record = 1")
+    rows(place, "UPDATE devices_1 SET record = 1 WHERE record = 0")
+    with pytest.raises(StoreError, match="changed outside of the gallery"):
+        place.ask(alice, "verify", "alice", 1, 1, device=old)
 
 
 def test_a_row_of_a_revoked_record_is_missed(place, alice):
@@ -543,8 +571,8 @@ def test_the_commands_of_any_gallery_work(place, alice):
         (
             {"calibration": Calibration(10, 0.01, 0.1, subjects=9, keys=2, comparison="asymmetric")},
             {},
-            "compared by symbols alone, as the server gets no probe's embedding; calibrate the hasher for them: iom "
-            "calibrate --comparison symbols",
+            "compared by symbols alone, as no server gets an embedding; calibrate the hasher for them: iom calibrate "
+            "--comparison symbols",
         ),
         ({"calibration": None}, {}, "not calibrated: give a threshold"),
         ({}, {"masked": False}, "stored under masks, expected masked codes; leave out --unmasked"),

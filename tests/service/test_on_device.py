@@ -50,16 +50,19 @@ class RefusedError(Exception):
 
 
 class Service:
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, *, side=None, other="", **settings):
         self.place = Place(folder)
-        self.gallery = self.place.made()
+        self.gallery = self.place.made("device" if side is None else "device-share")
+        self.gallery.side = side
         self.tokens = folder / "tokens.json"
         roles = ("verifier", "enroller", "admin", "monitor")
         self.text = {role: add_token(self.tokens, name=role, application="door", role=role) for role in roles}
         self.text["stranger"] = add_token(self.tokens, name="stranger", application="other", role="admin")
         options = ServiceSettings(**{"rate": 1000.0, "burst": 1000, **settings})
         page = built_page(folder / "page")
-        app = create_on_device_app(self.gallery, self.place.artifact, TokenFile(self.tokens), options, page=page)
+        app = create_on_device_app(
+            self.gallery, self.place.artifact, TokenFile(self.tokens), options, page=page, other=other
+        )
         self.http = TestClient(app, raise_server_exceptions=False)
 
     def bearer(self, role):
@@ -572,6 +575,7 @@ def test_the_artefact_comes_whole(service):
         "samples": 0,
         "on_device": True,
         "manifest": "/artefact/tiny.web.json",
+        "other": None,
     }
     manifest = service.http.get(ready["manifest"]).json()
     assert manifest["fingerprint"] == service.gallery.hasher.fingerprint

@@ -86,6 +86,10 @@ def test_the_commands_of_a_gallery(door, capsys):
         (["init", "--key-mode", "device", "--unmasked"], 2, "leave out --unmasked"),
         (["init", "--key-mode", "device", "--comparison", "asymmetric", "--threshold", "9"], 2, "by symbols alone"),
         (["serve", "--on-device", "--demo", "--port", "0", "--search", "ray://local"], 2, "--search"),
+        (["serve", "--on-device", "--side", "a", "--tokens", "t"], 2, "need --on-device --side a|b --pair-key FILE"),
+        (["serve", "--on-device", "--other", "https://b", "--tokens", "t"], 2, "--side: shares of codes need"),
+        (["serve", "--on-device", "--demo", "--side", "a", "--pair-key", "k", "--other", "https://b"], 2, "no --demo"),
+        (["serve", "--tokens", "t", "--side", "a", "--pair-key", "k", "--other", "https://b"], 2, "need --on-device"),
     ],
 )
 def test_mistakes_are_one_line(door, capsys, arguments, code, words, tmp_path, monkeypatch):

@@ -1,0 +1,84 @@
+"""A device in Python whose codes go in two shares to two services; neither has a code, nor a key.
+
+The services are two of `iom serve --on-device --side`, with applications of key mode `device-share`. See
+docs/service.md for what each learns.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from iom.service.on_device import encoded
+from iom.service.on_device_client import OnDeviceClient, SigningDevice
+from iom.split.shares import share_code
+
+
+class SplitOnDeviceClient:
+    """Signed requests of one device to both services.
+
+    An enrolment or renewal that reached one service alone is repeated under a fresh transform key, as either: it takes
+    the place of what lies at one of them. Until then nothing matches. For this, errors of `post` have an attribute
+    `status`, that of HTTP.
+
+    Args:
+        a: Client of the service on side a, which decides.
+        b: Client of the service on side b, of the same application, hasher and device.
+        encoding: Of the codes, such as "iom-planes/1:1536x2".
+    """
+
+    def __init__(self, a: OnDeviceClient, b: OnDeviceClient, *, encoding: str) -> None:
+        self._a, self._b, self._encoding = a, b, encoding
+
+    def enroll(self, subject: str, code: bytes, key: str, *, returning: bool = False) -> Mapping[str, Any]:
+        """Enrol a packed code under the transform key with this public identifier, at both services."""
+        answers = [
+            _first_or_second(
+                409,
+                functools.partial(client.enroll, subject, share, key, returning=returning),
+                functools.partial(client.renew, subject, share, key),
+            )
+            for client, share in zip((self._a, self._b), self._shares(code), strict=True)
+        ]
+        return answers[0]
+
+    def verify(self, subject: str, code: bytes, key: str) -> Mapping[str, Any]:
+        """Compare a code with the enrolled one."""
+        a, b = self._shares(code)
+        nonce = self._a.nonce()
+        path, body = self._b.request("verify", subject, **self._b.coded(b, key))
+        path = path.replace("/verify-code", "/verify-share")
+        sealed = self._b.post(path, {**body, "other_nonce": encoded(nonce)})["difference"]
+        path, body = self._a.request("verify", subject, **self._a.coded(a, key), nonce=nonce)
+        return self._a.post(path, {**body, "other": sealed})
+
+    def renew(self, subject: str, code: bytes, key: str, *, device: SigningDevice | None = None) -> Mapping[str, Any]:
+        """Replace the enrolled code by one under another key, and this device by another one if given, at both."""
+        answers = [
+            _first_or_second(
+                404,
+                functools.partial(client.renew, subject, share, key, device=device),
+                functools.partial(client.enroll, subject, share, key),
+            )
+            for client, share in zip((self._a, self._b), self._shares(code), strict=True)
+        ]
+        return answers[0]
+
+    def revoke(self, subject: str) -> Mapping[str, Any]:
+        """Revoke the subject for good, at both services; one alone is enough to have it refused."""
+        self._b.revoke(subject)
+        return self._a.revoke(subject)
+
+    def _shares(self, code: bytes) -> tuple[bytes, bytes]:
+        return share_code(code, self._encoding)
+
+
+def _first_or_second(
+    status: int, first: Callable[[], Mapping[str, Any]], second: Callable[[], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """The answer to a request, or to another one where it was refused with a status."""
+    try:
+        return first()
+    except Exception as error:
+        if getattr(error, "status", None) != status:
+            raise
+    return second()

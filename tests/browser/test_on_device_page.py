@@ -85,6 +85,10 @@ def test_the_whole_way_and_all_that_was_sent(page, wire, pictures):
     assert page.act("verify", "ann") == REFUSED
     assert page.act("enroll", "ann") == REFUSED
     page.screenshots(SHOTS, "end")
+    page.at("again").click()
+    page.expect(page.at("answer")).to_have_text("Enrolled")
+    page.expect(page.at("again")).to_be_hidden()
+    assert page.act("verify", "ann") == ("yes", "Match: this is ann")
     assert page.page.locator("#tour .done").count() == 6
     posts = [each for each in wire.requests(before) if each.method != "GET"]
     assert {each.path.rpartition("/")[2] for each in posts} == set(FIELDS)

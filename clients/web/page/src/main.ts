@@ -82,6 +82,7 @@ function tell(kind: string, answer: string, reason = "", score?: Score): void {
   at("result").className = kind;
   at("answer").textContent = answer;
   at("reason").textContent = reason;
+  at("again").hidden = true;
   at("scale").hidden = !score;
   if (!score) return;
   const most = Math.max(score.threshold * 2, score.distance);
@@ -205,7 +206,7 @@ function read(action: Action, subject: string, outcome: Outcome): Told {
   }
 }
 
-async function act(action: Action): Promise<void> {
+async function act(action: Action, returning = false): Promise<void> {
   const subject = input("subject").value.trim();
   if (!subject) {
     tell("no", "Who is it?", "Enter the person's name.");
@@ -216,13 +217,14 @@ async function act(action: Action): Promise<void> {
   const mine = chosen;
   await loading;
   const outcome = await ask("act", {
-    action, subject, application: input("application").value.trim(), token: input("token").value.trim(),
+    action, subject, returning, application: input("application").value.trim(), token: input("token").value.trim(),
   });
   if (outcome.status === 401) at<HTMLDetailsElement>("access").open = true;
   const told = read(action, subject, outcome);
   if (mine === chosen) {
     tell(...told);
     showCode(outcome.code);
+    at("again").hidden = !(action === "enroll" && outcome.status === 410);
   }
   showSent(outcome.status ? outcome.sent : []);
   note(action, subject, told[0], told[1]);
@@ -379,8 +381,10 @@ function guarded(work: () => Promise<void>, disabled: HTMLButtonElement[] = []):
       tell("no", "Not done", messageOf(error));
     } finally {
       for (const each of held) each.disabled = false;
-      // A disabled button loses the focus; whoever pressed it by keyboard goes on from there.
-      if (focused instanceof HTMLElement && document.activeElement === document.body) focused.focus();
+      // A button that was disabled or hidden has lost the focus; whoever uses the keyboard goes on from there.
+      if (focused instanceof HTMLElement && document.activeElement === document.body) {
+        (focused.offsetParent ? focused : input("subject")).focus();
+      }
     }
   };
 }
@@ -388,6 +392,8 @@ function guarded(work: () => Promise<void>, disabled: HTMLButtonElement[] = []):
 function listen(): void {
   const actions = [...document.querySelectorAll<HTMLButtonElement>("[data-action]")];
   for (const each of actions) each.addEventListener("click", guarded(() => act(each.dataset["action"] as Action), actions));
+  at("again").addEventListener("click", guarded(() => act("enroll", true), [...actions, button("again")]));
+  input("subject").addEventListener("input", () => { at("again").hidden = true; });
   input("subject").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.isComposing) actions.find((each) => each.dataset["action"] === "verify")?.click();
   });

@@ -33,11 +33,20 @@ export interface Outcome {
   sent: SentRequest[];
 }
 
+/** What a person wants; `returning` enrols somebody who was revoked. */
+export interface Wish {
+  action: Action;
+  application: string;
+  token: string;
+  subject: string;
+  returning: boolean;
+}
+
 /** The calls of the page: a name, its argument and its result. */
 export interface Calls {
   load: { argument: { manifest: string }; result: null };
   look: { argument: { picture: ImageBitmap }; result: FoundFace };
-  act: { argument: { action: Action; application: string; token: string; subject: string }; result: Outcome };
+  act: { argument: Wish; result: Outcome };
   /** First digits of the SHA-256 of the public signing key; `null` where the device has no key yet. */
   signer: { argument: null; result: string | null };
   exportKey: { argument: null; result: { text: string; qr: string } };

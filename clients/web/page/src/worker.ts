@@ -6,7 +6,7 @@ import {
   type Chip, type Code, type CodeMaker, type Decision,
 } from "../../src/index.js";
 import { NETWORKS_CACHE } from "./cache_names.js";
-import type { Action, Call, Calls, Outcome, Reply, Request as PageRequest, SentRequest } from "./messages.js";
+import type { Call, Calls, Outcome, Reply, Request as PageRequest, SentRequest, Wish } from "./messages.js";
 
 /** Folder of onnxruntime-web's files. */
 declare const RUNTIME: string;
@@ -41,7 +41,8 @@ const handlers: Handlers = {
     return { pixels: withAlpha(chip), size: chip.size, points: face?.points ?? [] };
   },
 
-  async act({ action, application, token, subject }) {
+  async act(wish) {
+    const { application, token } = wish;
     const sent: SentRequest[] = [];
     const made: { code?: Code } = {};
     const noted: typeof fetch = (address, options) => {
@@ -54,7 +55,7 @@ const handlers: Handlers = {
       fingerprint: networks.fingerprint,
       hash: async (source, key) => (made.code = await networks.hash(source, key)),
     };
-    const end = await ended(client, maker, action, subject);
+    const end = await ended(client, maker, wish);
     const { code } = made;
     return { ...end, sent, ...(code && { code: { symbols: code.symbols, alphabetSize: code.alphabetSize } }) };
   },
@@ -96,7 +97,8 @@ const handlers: Handlers = {
 };
 
 /** One action, from its code to the answer; a refusal is an outcome, too. */
-async function ended(client: OnDeviceClient, maker: CodeMaker, action: Action, subject: string): Promise<Omit<Outcome, "sent">> {
+async function ended(client: OnDeviceClient, maker: CodeMaker, wish: Wish): Promise<Omit<Outcome, "sent">> {
+  const { action, subject, returning } = wish;
   try {
     const own = await opened();
     if (action === "revoke") {
@@ -104,7 +106,8 @@ async function ended(client: OnDeviceClient, maker: CodeMaker, action: Action, s
       return { status: 200, detail: "" };
     }
     if (!embedding) throw new IomError("expected a face, received none yet; choose a picture");
-    const answer = await client[action]({ device: own, hasher: maker, subject, source: embedding });
+    const probe = { device: own, hasher: maker, subject, source: embedding };
+    const answer = await (action === "enroll" ? client.enroll(probe, { returning }) : client[action](probe));
     return { status: 200, detail: "", ...(action === "verify" && (answer as Decision)) };
   } catch (error) {
     if (error instanceof ServiceError) return { status: error.status, detail: error.message };

@@ -32,8 +32,8 @@ describe("a device", () => {
 
   it("is one, where two pages make it at once", async () => {
     const name = `test-${number++}`;
-    const devices = await Promise.all([Device.open(name), Device.open(name), Device.open(name)]);
-    const names = await Promise.all(devices.map(async (device) => (await device.key(PLACE)).identifier()));
+    const opened = [1, 2, 3].map(async () => (await (await Device.open(name)).key(PLACE)).identifier());
+    const names = await Promise.all(opened); // each as soon as it is open
     expect(new Set(names).size).toBe(1);
   });
 

@@ -40,6 +40,8 @@ export interface Wish {
   token: string;
   subject: string;
   returning: boolean;
+  /** The service with the other shares of codes, and the token for it. */
+  other?: { url: string; token: string } | undefined;
 }
 
 /** The calls of the page: a name, its argument and its result. */

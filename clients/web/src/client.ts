@@ -93,10 +93,10 @@ export class OnDeviceClient {
     try {
       return await this.#verify(probe, current);
     } catch (error) {
-      const isOld = error instanceof ServiceError && error.status === 410 && tried > current;
-      if (!isOld) throw error;
+      const isOther = error instanceof ServiceError && (error.status === 410 || error.status === 409);
+      if (!isOther || tried === current) throw error;
     }
-    const decision = await this.#verify(probe, tried); // a renewal whose answer was lost
+    const decision = await this.#verify(probe, tried); // of a request whose answer was lost
     await device.records.set(this.application, subject, tried);
     return decision;
   }
@@ -148,11 +148,12 @@ export class OnDeviceClient {
     const key = await probe.device.key({ application: this.application, subject: probe.subject, record });
     const [share, theirs] = await this.#shares(probe, key);
     const [decides, other] = this.#servers;
-    if (!other) return (await this.#post("verify-code", await this.#signed("verify", probe, key, share!))) as unknown as Decision;
+    if (!other)
+      return (await this.#post("verify-code", await this.#signed("verify", probe, key, share))) as unknown as Decision;
     const { nonce } = await this.nonce();
-    const asked = { ...(await this.#signed("verify", probe, key, theirs!, other)), other_nonce: toBase64Url(nonce) };
+    const asked = { ...(await this.#signed("verify", probe, key, theirs, other)), other_nonce: toBase64Url(nonce) };
     const { difference } = await this.#post("verify-share", asked, other); // sealed: of use to the other service alone
-    const body = await this.#signed("verify", probe, key, share!, decides, { nonce });
+    const body = await this.#signed("verify", probe, key, share, decides, { nonce });
     return (await this.#post("verify-code", { ...body, other: difference })) as unknown as Decision;
   }
 
@@ -169,8 +170,8 @@ export class OnDeviceClient {
   /**
    * Enrol or renew at each service.
    *
-   * Of two, one may have what the other one lacks, after a request that only one of them got: there, an enrolment is
-   * made as a renewal, or a renewal as an enrolment.
+   * Of two, one alone may have what the other one lacks, after a request that only one of them got: there, an enrolment
+   * is made as a renewal, or a renewal as an enrolment. A refusal by both is a refusal.
    */
   async #place(
     action: Placing,
@@ -179,22 +180,27 @@ export class OnDeviceClient {
     { newDevice, returning }: { newDevice?: Device | undefined; returning?: boolean } = {},
   ): Promise<Enrolment> {
     const shares = await this.#shares(probe, key);
-    const send = async (name: Placing, server: Server, share: Bytes): Promise<Body> => {
+    const send = async (name: Placing, place: number): Promise<Body> => {
+      const server = this.#servers[place];
       const named = newDevice ?? (name === "enroll" ? probe.device : undefined);
       const signers = { ...(named && { spki: await named.publicKey() }), ...(newDevice && { newDevice }) };
-      const body = await this.#signed(name, probe, key, share, server, signers);
+      const body = await this.#signed(name, probe, key, shares[place], server, signers);
       return this.#post(`${name}-code`, name === "enroll" && returning ? { ...body, returning } : body, server);
     };
     const answers: Body[] = [];
-    for (const [place, server] of this.#servers.entries()) {
-      const share = shares[place]!;
+    const uneven = new Map<number, ServiceError>();
+    for (const place of this.#servers.keys()) {
       try {
-        answers.push(await send(action, server, share));
+        answers[place] = await send(action, place);
       } catch (error) {
-        const isThere = error instanceof ServiceError && error.status === (action === "enroll" ? 409 : 404);
-        if (!this.#isSplit || newDevice || !isThere) throw error;
-        answers.push(await send(action === "enroll" ? "renew" : "enroll", server, share));
+        const isUneven = error instanceof ServiceError && error.status === (action === "enroll" ? 409 : 404);
+        if (newDevice || !isUneven) throw error;
+        uneven.set(place, error);
       }
+    }
+    for (const [place, error] of uneven) {
+      if (uneven.size === this.#servers.length) throw error;
+      answers[place] = await send(action === "enroll" ? "renew" : "enroll", place);
     }
     return answers[0] as unknown as Enrolment;
   }

@@ -306,6 +306,28 @@ describe("a client of two services", () => {
     expect(other.requests("enroll-code")).toHaveLength(3);
   });
 
+  it("takes a refusal by both for one", async () => {
+    const { first, other, client, probe } = await setUpTwo();
+    for (const service of [first, other]) service.failures["enroll-code"] = [refusal(409)];
+    await expect(client.enroll(probe)).rejects.toMatchObject({ status: 409 });
+    for (const service of [first, other]) service.failures["renew-code"] = [refusal(404)];
+    await expect(client.renew(probe)).rejects.toMatchObject({ status: 404 });
+    for (const service of [first, other]) {
+      expect(service.requests("enroll-code")).toHaveLength(1);
+      expect(service.requests("renew-code")).toHaveLength(1);
+    }
+  });
+
+  it("finds the key of an enrolment whose answer was lost", async () => {
+    const { first, other, client, device, probe } = await setUpTwo();
+    other.failures["enroll-code"] = [() => Promise.reject(new TypeError("network"))];
+    await expect(client.enroll(probe)).rejects.toMatchObject({ status: 0 });
+    other.failures["verify-share"] = [refusal(409), () => Response.json({ difference: "sealed" })];
+    expect(await client.verify(probe)).toEqual({ match: true });
+    expect(first.requests("verify-code")[0].key).toBe(first.requests("enroll-code")[0].key);
+    expect((await device.records.get("door", "anna")).current).toBe(1);
+  });
+
   it("asks both to revoke, whatever one of them says", async () => {
     const { first, other, client, probe } = await setUpTwo();
     first.failures["revoke-code"] = [refusal(503)];

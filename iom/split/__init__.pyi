@@ -10,6 +10,7 @@ from .correlations import Terms as Terms
 from .correlations import deal_files as deal_files
 from .gallery import SplitGallery as SplitGallery
 from .gallery import SplitVerification as SplitVerification
+from .on_device import SplitOnDeviceClient as SplitOnDeviceClient
 from .server import ShareServer as ShareServer
 from .share_store import ShareStore as ShareStore
 from .shares import RefreshExchange as RefreshExchange

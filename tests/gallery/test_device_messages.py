@@ -114,6 +114,11 @@ def compressed(device):
     return bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + point
 
 
+def hybrid(device):
+    """The point with both coordinates and the parity of y: as long as an uncompressed one."""
+    return device[:-65] + bytes([6 + (device[-1] & 1)]) + device[-64:]
+
+
 def off_the_curve(device):
     return device[:-1] + bytes([device[-1] ^ 1])
 
@@ -130,6 +135,7 @@ def off_the_curve(device):
         DEVICE.public + b"\0",
         DEVICE.public[:-1],
         compressed(DEVICE.public),
+        hybrid(DEVICE.public),
         spki(ec.generate_private_key(ec.SECP384R1()).public_key()),
         spki(ec.generate_private_key(ec.SECP256K1()).public_key()),
         spki(ec.generate_private_key(ec.BrainpoolP256R1()).public_key()),

@@ -1,7 +1,7 @@
 /** Client of a service that compares codes of devices: requests carry codes and signatures, never pictures. */
 
 import { fromBase64Url, toBase64Url, type Bytes } from "./bytes.js";
-import type { Code } from "./codes.js";
+import { splitCode, type Code } from "./codes.js";
 import type { Device } from "./device.js";
 import { ServiceError } from "./errors.js";
 import type { Chip, Picture } from "./images.js";
@@ -35,23 +35,38 @@ export interface Decision {
 
 export interface ClientOptions {
   application: string;
+  /**
+   * The service with the other shares, where the service gives its address as `other` in `/health/ready`.
+   *
+   * Each code then goes in two shares to the two services, neither of which has a code.
+   */
+  other?: { url: string | URL; token?: string };
   /** In place of the browser's own. */
   fetch?: typeof fetch;
 }
 
 type Body = Record<string, unknown>;
+
+/** A service, and the token for it. */
+interface Server {
+  base: string;
+  token: string | undefined;
+}
+
+type Placing = "enroll" | "renew";
+
 const NONCE_BYTES = 32;
 
 /** One application of a service, such as `https://example.org`, with a token where it asks for one. */
 export class OnDeviceClient {
   readonly application: string;
-  readonly #base: string;
-  readonly #token: string | undefined;
+  /** The service that decides, and where codes go in shares the other one. */
+  readonly #servers: [Server, ...Server[]];
   readonly #fetch: typeof fetch;
 
   constructor(baseUrl: string | URL, token: string | undefined, options: ClientOptions) {
-    this.#base = String(baseUrl).replace(/\/+$/, "");
-    this.#token = token || undefined;
+    this.#servers = [serverOf(baseUrl, token)];
+    if (options.other) this.#servers.push(serverOf(options.other.url, options.other.token));
     this.application = options.application;
     this.#fetch = options.fetch ?? ((...request) => fetch(...request));
   }
@@ -61,15 +76,12 @@ export class OnDeviceClient {
     const { device, subject } = probe;
     const { application } = this;
     const records = device.records;
-    const record = returning
+    const isFresh = returning || this.#isSplit; // of two services one may have an enrolment that the other never got
+    const record = isFresh
       ? await records.next(application, subject)
       : (await records.get(application, subject)).current;
     const key = await device.key({ application, subject, record });
-    const body = await this.#signed("enroll", probe, key, { spki: await device.publicKey() });
-    const enrolment = (await this.#post(
-      "enroll-code",
-      returning ? { ...body, returning } : body,
-    )) as unknown as Enrolment;
+    const enrolment = await this.#place("enroll", probe, key, { returning });
     await records.set(application, subject, record);
     return enrolment;
   }
@@ -81,10 +93,10 @@ export class OnDeviceClient {
     try {
       return await this.#verify(probe, current);
     } catch (error) {
-      const isOld = error instanceof ServiceError && error.status === 410 && tried > current;
-      if (!isOld) throw error;
+      const isOther = error instanceof ServiceError && (error.status === 410 || error.status === 409);
+      if (!isOther || tried === current) throw error;
     }
-    const decision = await this.#verify(probe, tried); // a renewal whose answer was lost
+    const decision = await this.#verify(probe, tried); // of a request whose answer was lost
     await device.records.set(this.application, subject, tried);
     return decision;
   }
@@ -100,27 +112,31 @@ export class OnDeviceClient {
     const holder = newDevice ?? probe.device;
     const record = await holder.records.next(application, subject);
     const key = await holder.key({ application, subject, record });
-    const named = newDevice && { spki: await newDevice.publicKey(), newDevice };
-    const enrolment = (await this.#post(
-      "renew-code",
-      await this.#signed("renew", probe, key, named),
-    )) as unknown as Enrolment;
+    const enrolment = await this.#place("renew", probe, key, newDevice && { newDevice });
     await holder.records.set(application, subject, record);
     return enrolment;
   }
 
   /** End the enrolment of a subject. */
   async revoke({ device, subject }: Pick<Probe, "device" | "subject">): Promise<void> {
-    const { nonce } = await this.nonce();
     const name = subjectName(subject);
-    const message = signedMessage({ action: "revoke", application: this.application, subject: name, nonce });
-    const signature = toBase64Url(await device.sign(message));
-    await this.#post("revoke-code", { subject: name, nonce: toBase64Url(nonce), signature });
+    const failed: unknown[] = [];
+    for (const server of this.#servers) {
+      try {
+        const { nonce } = await this.nonce(server);
+        const message = signedMessage({ action: "revoke", application: this.application, subject: name, nonce });
+        const signature = toBase64Url(await device.sign(message));
+        await this.#post("revoke-code", { subject: name, nonce: toBase64Url(nonce), signature }, server);
+      } catch (error) {
+        failed.push(error);
+      }
+    }
+    if (failed.length) throw failed[0]; // of two services each was asked: one alone refuses the subject
   }
 
   /** A fresh nonce of the service, and for how many seconds it is good. */
-  async nonce(): Promise<{ nonce: Bytes; seconds: number }> {
-    const answer = await this.#post("nonce", {});
+  async nonce(server: Server = this.#servers[0]): Promise<{ nonce: Bytes; seconds: number }> {
+    const answer = await this.#post("nonce", {}, server);
     const nonce = fromBase64Url(String(answer.nonce));
     if (nonce === undefined || nonce.length !== NONCE_BYTES) {
       throw new ServiceError(`nonce: expected ${NONCE_BYTES} bytes from the service, received something else`, 0);
@@ -130,23 +146,81 @@ export class OnDeviceClient {
 
   async #verify(probe: Probe, record: number): Promise<Decision> {
     const key = await probe.device.key({ application: this.application, subject: probe.subject, record });
-    return (await this.#post("verify-code", await this.#signed("verify", probe, key))) as unknown as Decision;
+    const [share, theirs] = await this.#shares(probe, key);
+    const [decides, other] = this.#servers;
+    if (!other)
+      return (await this.#post("verify-code", await this.#signed("verify", probe, key, share))) as unknown as Decision;
+    const { nonce } = await this.nonce();
+    const asked = { ...(await this.#signed("verify", probe, key, theirs, other)), other_nonce: toBase64Url(nonce) };
+    const { difference } = await this.#post("verify-share", asked, other); // sealed: of use to the other service alone
+    const body = await this.#signed("verify", probe, key, share, decides, { nonce });
+    return (await this.#post("verify-code", { ...body, other: difference })) as unknown as Decision;
   }
 
-  /** A request with the code of a probe under a key, signed by its device; `spki` where a device is named. */
+  get #isSplit(): boolean {
+    return this.#servers.length > 1;
+  }
+
+  /** The code of a probe under a key, in as many shares as there are services. */
+  async #shares(probe: Probe, key: TransformKey): Promise<Bytes[]> {
+    const code = await probe.hasher.hash(probe.source, key);
+    return this.#isSplit ? splitCode(code) : [code.toBytes()];
+  }
+
+  /**
+   * Enrol or renew at each service.
+   *
+   * Of two, one alone may have what the other one lacks, after a request that only one of them got: there, an enrolment
+   * is made as a renewal, or a renewal as an enrolment. A refusal by both is a refusal.
+   */
+  async #place(
+    action: Placing,
+    probe: Probe,
+    key: TransformKey,
+    { newDevice, returning }: { newDevice?: Device | undefined; returning?: boolean } = {},
+  ): Promise<Enrolment> {
+    const shares = await this.#shares(probe, key);
+    const send = async (name: Placing, place: number): Promise<Body> => {
+      const server = this.#servers[place];
+      const named = newDevice ?? (name === "enroll" ? probe.device : undefined);
+      const signers = { ...(named && { spki: await named.publicKey() }), ...(newDevice && { newDevice }) };
+      const body = await this.#signed(name, probe, key, shares[place], server, signers);
+      return this.#post(`${name}-code`, name === "enroll" && returning ? { ...body, returning } : body, server);
+    };
+    const answers: Body[] = [];
+    const uneven = new Map<number, ServiceError>();
+    for (const place of this.#servers.keys()) {
+      try {
+        answers[place] = await send(action, place);
+      } catch (error) {
+        const isUneven = error instanceof ServiceError && error.status === (action === "enroll" ? 409 : 404);
+        if (newDevice || !isUneven) throw error;
+        uneven.set(place, error);
+      }
+    }
+    for (const [place, error] of uneven) {
+      if (uneven.size === this.#servers.length) throw error;
+      answers[place] = await send(action === "enroll" ? "renew" : "enroll", place);
+    }
+    return answers[0] as unknown as Enrolment;
+  }
+
+  /** A request with a code, or a share of it, under a key, signed by its device; `spki` where a device is named. */
   async #signed(
     action: Action,
     probe: Probe,
     key: TransformKey,
-    { spki, newDevice }: { spki?: Bytes; newDevice?: Device } = {},
+    code: Bytes,
+    server: Server = this.#servers[0],
+    { spki, newDevice, nonce }: { spki?: Bytes; newDevice?: Device; nonce?: Bytes } = {},
   ): Promise<Body> {
     const fields = {
       subject: subjectName(probe.subject),
       hasher: probe.hasher.fingerprint,
       key: await key.identifier(),
-      code: (await probe.hasher.hash(probe.source, key)).toBytes(),
+      code,
       ...(spki && { device: spki }),
-      nonce: (await this.nonce()).nonce, // last: it is good for a minute
+      nonce: nonce ?? (await this.nonce(server)).nonce, // last: it is good for a minute
     };
     const message = signedMessage({ action, application: this.application, ...fields });
     const signature = await probe.device.sign(message);
@@ -158,10 +232,10 @@ export class OnDeviceClient {
     return Object.fromEntries(texts) as Body;
   }
 
-  async #post(action: string, body: Body): Promise<Body> {
-    const url = `${this.#base}/v1/${encodeURIComponent(this.application)}/${action}`;
+  async #post(action: string, body: Body, { base, token }: Server = this.#servers[0]): Promise<Body> {
+    const url = `${base}/v1/${encodeURIComponent(this.application)}/${action}`;
     const headers: Record<string, string> = { "Content-Type": "application/json" };
-    if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
+    if (token) headers.Authorization = `Bearer ${token}`;
     const request: RequestInit = {
       method: "POST",
       headers,
@@ -187,6 +261,10 @@ export class OnDeviceClient {
       throw new ServiceError(`${action}: expected JSON, received something else`, response.status);
     return answer;
   }
+}
+
+function serverOf(url: string | URL, token: string | undefined): Server {
+  return { base: String(url).replace(/\/+$/, ""), token: token || undefined };
 }
 
 async function readJson(response: Response): Promise<Body | undefined> {

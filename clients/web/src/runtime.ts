@@ -40,14 +40,8 @@ export async function openNetwork(file: string, model: Uint8Array, input: string
         session.outputNames.join(", "),
     );
   }
-  let turn: Promise<unknown> = Promise.resolve(); // a session runs one call at a time
-  return (data, dims) => {
-    const run = async (): Promise<{ data: Float32Array; dims: readonly number[] }> => {
-      const found = (await session.run({ [input]: new ort.Tensor("float32", data, dims) }, [answer]))[answer];
-      return { data: found.data as Float32Array, dims: found.dims };
-    };
-    const result = turn.then(run, run);
-    turn = result.catch(() => undefined);
-    return result;
+  return async (data, dims) => {
+    const found = (await session.run({ [input]: new ort.Tensor("float32", data, dims) }, [answer]))[answer];
+    return { data: found.data as Float32Array, dims: found.dims };
   };
 }

@@ -224,3 +224,116 @@ describe("a client", () => {
     expect(service.sent[0].headers.Authorization).toBeUndefined();
   });
 });
+
+describe("a client of two services", () => {
+  const SECOND = "https://shares.example:8443";
+  const refusal = (status: number) => () => Response.json({ detail: "refused" }, { status });
+
+  async function setUpTwo() {
+    const { service: first, device, probe } = await setUp();
+    const other = new Service();
+    const client = new OnDeviceClient("https://example.org", "a-token", {
+      application: "door",
+      other: { url: `${SECOND}/`, token: "b-token" },
+      fetch: (url, options) => (String(url).startsWith(SECOND) ? other : first).fetch(url, options),
+    });
+    return { first, other, client, device, probe };
+  }
+
+  const bytes = (value: unknown): Uint8Array => fromBase64Url(String(value))!;
+
+  async function expected(device: Device, record: number): Promise<Uint8Array> {
+    const key = await device.key({ application: "door", subject: "anna", record });
+    return (await hasher.hash(undefined, key)).toBytes();
+  }
+
+  it("sends each a share of the code, signed over its own nonce, with its own token", async () => {
+    const { first, other, client, device, probe } = await setUpTwo();
+    await client.enroll(probe);
+    const [one] = first.requests("enroll-code");
+    const [two] = other.requests("enroll-code");
+    const spki = await device.publicKey();
+    for (const body of [one, two]) expect(await isSigned({ ...body, action: "enroll" }, spki)).toBe(true);
+    expect(one.key).toBe(two.key);
+    const [a, b] = [bytes(one.code), bytes(two.code)];
+    const whole = await expected(device, (await device.records.get("door", "anna")).current);
+    expect(a.map((byte, place) => byte ^ b[place])).toEqual(whole);
+    for (const share of [a, b]) expect(share).not.toEqual(whole);
+    expect(first.sent.every(({ headers }) => headers.Authorization === "Bearer a-token")).toBe(true);
+    expect(other.sent.every(({ headers }) => headers.Authorization === "Bearer b-token")).toBe(true);
+    expect(other.sent.every(({ url }) => url.startsWith(`${SECOND}/v1/door/`))).toBe(true);
+  });
+
+  it("verifies at the first with what the second sealed for that request", async () => {
+    const { first, other, client, device, probe } = await setUpTwo();
+    await client.enroll(probe);
+    other.failures["verify-share"] = [() => Response.json({ difference: "sealed" })];
+    expect(await client.verify(probe)).toEqual({ match: true });
+    const [asked] = other.requests("verify-share");
+    const [decided] = first.requests("verify-code");
+    expect(asked.other_nonce).toBe(decided.nonce);
+    expect(decided.other).toBe("sealed");
+    expect(other.requests("verify-code")).toEqual([]);
+    const spki = await device.publicKey();
+    for (const body of [asked, decided]) expect(await isSigned({ ...body, action: "verify" }, spki)).toBe(true);
+    const whole = await expected(device, (await device.records.get("door", "anna")).current);
+    expect(bytes(asked.code).map((byte, place) => byte ^ bytes(decided.code)[place])).toEqual(whole);
+  });
+
+  it("draws shares anew each time", async () => {
+    const { other, client, probe } = await setUpTwo();
+    await client.enroll(probe);
+    other.failures["verify-share"] = [1, 2].map(() => () => Response.json({ difference: "sealed" }));
+    await client.verify(probe);
+    await client.verify(probe);
+    const [one, two] = other.requests("verify-share");
+    expect(one.code).not.toBe(two.code);
+  });
+
+  it("repeats under a fresh key what one of them alone got", async () => {
+    const { first, other, client, probe } = await setUpTwo();
+    other.failures["enroll-code"] = [refusal(503)];
+    await expect(client.enroll(probe)).rejects.toMatchObject({ status: 503 });
+    first.failures["enroll-code"] = [refusal(409)];
+    await client.enroll(probe);
+    const [renewed] = first.requests("renew-code");
+    const [, enrolled] = other.requests("enroll-code");
+    expect(renewed.key).toBe(enrolled.key);
+    expect(renewed.key).not.toBe(first.requests("enroll-code")[0].key);
+    expect("device" in renewed).toBe(false);
+    other.failures["renew-code"] = [refusal(404)];
+    await client.renew(probe);
+    expect(other.requests("enroll-code")).toHaveLength(3);
+  });
+
+  it("takes a refusal by both for one", async () => {
+    const { first, other, client, probe } = await setUpTwo();
+    for (const service of [first, other]) service.failures["enroll-code"] = [refusal(409)];
+    await expect(client.enroll(probe)).rejects.toMatchObject({ status: 409 });
+    for (const service of [first, other]) service.failures["renew-code"] = [refusal(404)];
+    await expect(client.renew(probe)).rejects.toMatchObject({ status: 404 });
+    for (const service of [first, other]) {
+      expect(service.requests("enroll-code")).toHaveLength(1);
+      expect(service.requests("renew-code")).toHaveLength(1);
+    }
+  });
+
+  it("finds the key of an enrolment whose answer was lost", async () => {
+    const { first, other, client, device, probe } = await setUpTwo();
+    other.failures["enroll-code"] = [() => Promise.reject(new TypeError("network"))];
+    await expect(client.enroll(probe)).rejects.toMatchObject({ status: 0 });
+    other.failures["verify-share"] = [refusal(409), () => Response.json({ difference: "sealed" })];
+    expect(await client.verify(probe)).toEqual({ match: true });
+    expect(first.requests("verify-code")[0].key).toBe(first.requests("enroll-code")[0].key);
+    expect((await device.records.get("door", "anna")).current).toBe(1);
+  });
+
+  it("asks both to revoke, whatever one of them says", async () => {
+    const { first, other, client, probe } = await setUpTwo();
+    first.failures["revoke-code"] = [refusal(503)];
+    await expect(client.revoke(probe)).rejects.toMatchObject({ status: 503 });
+    expect(other.requests("revoke-code")).toHaveLength(1);
+    await client.revoke(probe);
+    expect(first.requests("revoke-code")).toHaveLength(2);
+  });
+});

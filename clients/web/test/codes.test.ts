@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Code, CodeError, codeBytes, distance, encodingId, joinCode, splitCode } from "../src/index.js";
+import { planeCount } from "../src/codes.js";
 
 const codes = fc
   .tuple(fc.integer({ min: 2, max: 256 }), fc.integer({ min: 1, max: 300 }))
@@ -9,6 +10,8 @@ const codes = fc
       .uint8Array({ minLength: size, maxLength: size, max: alphabet - 1 })
       .map((symbols) => new Code(symbols, alphabet)),
   );
+
+const bits = (byte: number) => Array.from({ length: 8 }, (_, place) => (byte >> place) & 1);
 
 describe("codes", () => {
   it("are stored as in Python", () => {
@@ -27,6 +30,11 @@ describe("codes", () => {
         expect(Code.fromBytes(bytes, symbols.length, alphabetSize).symbols).toEqual(symbols);
         const [first, second] = splitCode(code);
         expect(joinCode(first, second, symbols.length, alphabetSize).symbols).toEqual(symbols);
+        const plane = bytes.length / planeCount(alphabetSize);
+        for (let start = 0; start < bytes.length; start += plane) {
+          const padding = [...first.subarray(start, start + plane)].flatMap((byte) => bits(byte)).slice(symbols.length);
+          expect(padding).not.toContain(1);
+        }
       }),
     ));
 

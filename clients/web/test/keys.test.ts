@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { KeyMaterialError, TransformKey, type KeyKind } from "../src/index.js";
+import { partCount } from "../src/keys.js";
 
 const secrets = fc.uint8Array({ minLength: 32, maxLength: 32 });
 const kinds: KeyKind[] = ["permutation", "subset", "orthogonal", "part"];
@@ -93,6 +94,16 @@ describe("keys", () => {
         },
       ),
     ));
+
+  it.each([
+    [10, 7, 2],
+    [10, 5, 2],
+    [10, 3, 3],
+    [10, 10, 1],
+    [10, 0, 1],
+  ])("have parts of %i dimensions, %i kept: %i", (size, keep, parts) => {
+    expect(partCount(size, keep)).toBe(parts);
+  });
 
   it("refuse orders of no size or an unknown kind", async () => {
     const key = await TransformKey.generate();

@@ -18,8 +18,11 @@ const FIELDS: Record<string, string> = {
   nonce: "one-time number",
   signature: "signature",
   device_signature: "second signature",
+  other_nonce: "number of the other",
+  other: "sealed difference",
 };
 const MANIFEST = "iom-manifest"; // where the networks lie, for a start without the service
+const OTHER = "iom-other"; // the service with the other shares of codes, if there is one
 
 interface Score {
   distance: number;
@@ -31,6 +34,7 @@ type Told = [kind: string, answer: string, reason: string, score: Score | undefi
 let loading: Promise<void>;
 let chosen = 0; // counts choices: an answer to an earlier one comes too late
 let isUsable = false;
+let other: string | undefined; // address of the service with the other shares of codes
 let stream: MediaStream | null = null;
 let step = 0;
 
@@ -143,27 +147,32 @@ function row(name: string, bytes: string, kind = ""): HTMLTableRowElement {
   return line;
 }
 
-/** Bodies of an action's requests, field by field. */
+/** Bodies of an action's requests, field by field, a table for each service. */
 function showSent(requests: SentRequest[]): void {
-  if (!requests.length) {
-    const nothing = document.createElement("p");
-    nothing.className = "note";
-    nothing.textContent = "Nothing: the service was not reached.";
-    at("sent").replaceChildren(nothing);
-    return;
-  }
+  const services = [...new Set(requests.map(({ service }) => service))];
+  at("path").classList.toggle("two", services.length > 1);
+  const tables = services.map((service) => tableOf(requests.filter((each) => each.service === service), services.length > 1));
+  if (tables.length) return at("sent").replaceChildren(...tables);
+  const nothing = document.createElement("p");
+  nothing.className = "note";
+  nothing.textContent = "Nothing: the service was not reached.";
+  at("sent").replaceChildren(nothing);
+}
+
+function tableOf(requests: SentRequest[], isShare: boolean): HTMLTableElement {
   const table = document.createElement("table");
-  const caption = table.createCaption();
-  caption.textContent = requests.map((each) => each.name).join(", ");
+  const names = requests.map((each) => each.name).join(", ");
+  table.createCaption().textContent = isShare ? `to ${requests[0]?.service}: ${names}` : names;
   const body = table.createTBody();
   const fields = requests.flatMap((each) => each.fields);
-  for (const { name, bytes } of fields) body.append(row(FIELDS[name] ?? name, `${bytes} bytes`, name === "code" ? "code" : ""));
+  const nounOf = (name: string): string => (name === "code" && isShare ? "share of the code" : (FIELDS[name] ?? name));
+  for (const { name, bytes } of fields) body.append(row(nounOf(name), `${bytes} bytes`, name === "code" ? "code" : ""));
   const total = requests.reduce((sum, each) => sum + each.bytes, 0);
   const rest = total - fields.reduce((sum, each) => sum + each.bytes, 0);
   body.append(row("field names", `${rest} bytes`));
   const foot = table.createTFoot();
   foot.append(row("in all", `${total} bytes`), row("picture, face, key", "0 bytes"));
-  at("sent").replaceChildren(table);
+  return table;
 }
 
 function showCode(code: Outcome["code"]): void {
@@ -218,6 +227,7 @@ async function act(action: Action, returning = false): Promise<void> {
   await loading;
   const outcome = await ask("act", {
     action, subject, returning, application: input("application").value.trim(), token: input("token").value.trim(),
+    other: other ? { url: other, token: input("other-token").value.trim() } : undefined,
   });
   if (outcome.status === 401) at<HTMLDetailsElement>("access").open = true;
   const told = read(action, subject, outcome);
@@ -444,6 +454,7 @@ function takeLink(): void {
   const given = link.get("token");
   if (!given) return;
   input("token").value = given;
+  input("other-token").value = link.get("other-token") ?? "";
   input("application").value = link.get("application") ?? input("application").value;
   at<HTMLDetailsElement>("access").open = false;
   history.replaceState(null, "", location.pathname);
@@ -475,7 +486,7 @@ async function keepFiles(): Promise<void> {
 
 /** Address of the manifest, from the service or, without one, from the last time. */
 async function findManifest(): Promise<string> {
-  let health: { on_device?: boolean; manifest?: string };
+  let health: { on_device?: boolean; manifest?: string; other?: string | null };
   try {
     const answer = await fetch("/health/ready", { cache: "no-store" });
     if (!answer.ok) throw new Error(`the service answers with ${answer.status}`);
@@ -483,12 +494,22 @@ async function findManifest(): Promise<string> {
   } catch (error) {
     at("offline").hidden = false;
     const last = localStorage.getItem(MANIFEST);
+    takeOther(localStorage.getItem(OTHER));
     if (last) return last;
     throw new Error(`this page was never loaded completely, and the service cannot be reached now: ${messageOf(error)}`);
   }
   if (!health.on_device || !health.manifest) throw new Error("the service does not offer verification on the device");
   localStorage.setItem(MANIFEST, health.manifest);
+  if (health.other) localStorage.setItem(OTHER, health.other);
+  else localStorage.removeItem(OTHER);
+  takeOther(health.other);
   return health.manifest;
+}
+
+/** Send codes in two shares from now on, where there is another service. */
+function takeOther(address: string | null | undefined): void {
+  other = address || undefined;
+  at("other-access").hidden = !other;
 }
 
 /** Load the networks; what needs them waits for it. */

@@ -42,14 +42,14 @@ const handlers: Handlers = {
   },
 
   async act(wish) {
-    const { application, token } = wish;
+    const { application, token, other } = wish;
     const sent: SentRequest[] = [];
     const made: { code?: Code } = {};
     const noted: typeof fetch = (address, options) => {
       sent.push(described(String(address), options?.body));
       return fetch(address, options);
     };
-    const client = new OnDeviceClient(location.origin, token, { application, fetch: noted });
+    const client = new OnDeviceClient(location.origin, token, { application, fetch: noted, ...(other && { other }) });
     const networks = ready();
     const maker: CodeMaker = {
       fingerprint: networks.fingerprint,
@@ -133,7 +133,8 @@ function described(address: string, body: unknown): SentRequest {
     name,
     bytes: length(typeof value === "string" ? value : JSON.stringify(value)),
   }));
-  return { name: new URL(address).pathname.split("/").at(-1) ?? "", bytes: length(body), fields };
+  const { host, pathname } = new URL(address);
+  return { service: host, name: pathname.split("/").at(-1) ?? "", bytes: length(body), fields };
 }
 
 function withAlpha({ pixels, size }: Chip): Uint8ClampedArray<ArrayBuffer> {

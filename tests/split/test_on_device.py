@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 
 from iom.codes.packing import encoding_id
 from iom.errors import ConfigError, EnrolmentError
+from iom.gallery.device_messages import DeviceMessage
 from iom.gallery.on_device import Side
 from iom.gallery.templates import unmasked
 from iom.keys import TransformKey
 from iom.service.on_device import create_on_device_app, decoded, encoded
-from iom.service.on_device_client import SigningDevice
+from iom.service.on_device_client import OnDeviceClient, SigningDevice
 from iom.service.settings import ServiceSettings
-from iom.service.tokens import TokenFile
+from iom.service.tokens import TokenFile, add_token
 from iom.split.on_device import SplitOnDeviceClient
 from iom.split.shares import share_code, xor
 from tests.on_device import ALPHABET, LENGTH, THRESHOLD, code, key, symbols
@@ -309,6 +310,34 @@ def test_the_page_is_at_the_first_service(pair):
     assert (ready["other"], ready["manifest"], ready["on_device"]) == (None, None, True)
     assert f"connect-src 'self' {SECOND};" in pair.a.http.get("/").headers["content-security-policy"]
     assert "connect-src 'self';" in pair.b.http.get("/health/live").headers["content-security-policy"]
+
+
+def test_each_side_does_its_own_part_alone(pair, alice):
+    """Called in Python, where no route is missing."""
+
+    def admitted(service, application="door"):
+        client = OnDeviceClient(
+            service.post, application=application, hasher=service.gallery.hasher.fingerprint, device=pair.device
+        )
+        _, body = client.request("verify", "alice", **client.coded(code(1), key(1)))
+        fields = {name: decoded(body[name]) for name in ("code", "nonce")}
+        message = DeviceMessage(
+            action="verify", application=application, subject="alice", hasher=body["hasher"], key=key(1), **fields
+        )
+        return service.gallery.admit(message, decoded(body["signature"])), message
+
+    with pytest.raises(EnrolmentError, match="this one is not on side b"):
+        pair.a.gallery.difference(*admitted(pair.a), bytes(32))
+    with pytest.raises(EnrolmentError, match="this one is not on side a"):
+        pair.b.gallery.compare(*admitted(pair.b), b"x")
+    pair.b.gallery.create_application("whole", key_mode="device")
+    pair.b.text["admin"] = add_token(pair.b.tokens, name="whole", application="whole", role="admin")
+    whole = OnDeviceClient(
+        pair.b.post, application="whole", hasher=pair.b.gallery.hasher.fingerprint, device=pair.device
+    )
+    whole.enroll("alice", code(1), key(1))
+    with pytest.raises(EnrolmentError, match="application whole has whole codes"):
+        pair.b.gallery.difference(*admitted(pair.b, "whole"), bytes(32))
 
 
 def test_shares_and_whole_codes_do_not_mix(pair, alice, tmp_path):

@@ -148,28 +148,32 @@ function row(name: string, bytes: string, kind = ""): HTMLTableRowElement {
   return line;
 }
 
-/** Bodies of an action's requests, field by field. */
+/** Bodies of an action's requests, field by field, a table for each service. */
 function showSent(requests: SentRequest[]): void {
-  if (!requests.length) {
-    const nothing = document.createElement("p");
-    nothing.className = "note";
-    nothing.textContent = "Nothing: the service was not reached.";
-    at("sent").replaceChildren(nothing);
-    return;
-  }
+  const services = [...new Set(requests.map(({ service }) => service))];
+  at("path").classList.toggle("two", services.length > 1);
+  const tables = services.map((service) => tableOf(requests.filter((each) => each.service === service), services.length > 1));
+  if (tables.length) return at("sent").replaceChildren(...tables);
+  const nothing = document.createElement("p");
+  nothing.className = "note";
+  nothing.textContent = "Nothing: the service was not reached.";
+  at("sent").replaceChildren(nothing);
+}
+
+function tableOf(requests: SentRequest[], isShare: boolean): HTMLTableElement {
   const table = document.createElement("table");
-  const caption = table.createCaption();
-  caption.textContent = requests.map((each) => each.name).join(", ");
+  const names = requests.map((each) => each.name).join(", ");
+  table.createCaption().textContent = isShare ? `to ${requests[0]?.service}: ${names}` : names;
   const body = table.createTBody();
   const fields = requests.flatMap((each) => each.fields);
-  const nounOf = (name: string): string => (name === "code" && other ? "share of the code" : (FIELDS[name] ?? name));
+  const nounOf = (name: string): string => (name === "code" && isShare ? "share of the code" : (FIELDS[name] ?? name));
   for (const { name, bytes } of fields) body.append(row(nounOf(name), `${bytes} bytes`, name === "code" ? "code" : ""));
   const total = requests.reduce((sum, each) => sum + each.bytes, 0);
   const rest = total - fields.reduce((sum, each) => sum + each.bytes, 0);
   body.append(row("field names", `${rest} bytes`));
   const foot = table.createTFoot();
   foot.append(row("in all", `${total} bytes`), row("picture, face, key", "0 bytes"));
-  at("sent").replaceChildren(table);
+  return table;
 }
 
 function showCode(code: Outcome["code"]): void {

@@ -134,7 +134,8 @@ function described(address: string, body: unknown): SentRequest {
     name,
     bytes: length(typeof value === "string" ? value : JSON.stringify(value)),
   }));
-  return { name: new URL(address).pathname.split("/").at(-1) ?? "", bytes: length(body), fields };
+  const { host, pathname } = new URL(address);
+  return { service: host, name: pathname.split("/").at(-1) ?? "", bytes: length(body), fields };
 }
 
 function withAlpha({ pixels, size }: Chip): Uint8ClampedArray<ArrayBuffer> {

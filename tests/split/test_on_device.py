@@ -317,7 +317,11 @@ def test_each_side_does_its_own_part_alone(pair, alice):
 
     def admitted(service, application="door"):
         client = OnDeviceClient(
-            service.post, application=application, hasher=service.gallery.hasher.fingerprint, device=pair.device
+            service.post,
+            application=application,
+            hasher=service.gallery.hasher.fingerprint,
+            device=pair.device,
+            side=service.gallery.side.name if application == "door" else "",
         )
         _, body = client.request("verify", "alice", **client.coded(code(1), key(1)))
         fields = {name: decoded(body[name]) for name in ("code", "nonce")}

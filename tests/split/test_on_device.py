@@ -204,6 +204,26 @@ def test_requests_of_one_service_are_none_of_the_other(pair, alice):
         pair.b.post(to_b[0], body | {"other_nonce": body["nonce"]})
 
 
+def test_a_request_for_one_service_is_none_for_the_other(pair, alice):
+    """A service that passes on a nonce of the other as its own could else ask that one, and learn its share."""
+    a, b = pair.a.client(pair.device), pair.b.client(pair.device)
+    path, body = a.request("verify", "alice", **a.coded(share_code(code(1), ENCODING)[0], key(1)), nonce=b.nonce())
+    with refused(403, "not signed by its device"):
+        pair.b.post(path.replace("verify-code", "verify-share"), {**body, "other_nonce": encoded(a.nonce())})
+    path, body = b.request("verify", "alice", **b.coded(share_code(code(1), ENCODING)[1], key(1)), nonce=a.nonce())
+    with refused(403, "not signed by its device"):
+        pair.a.post(path, {**body, "other": encoded(bytes(60))})
+    for action, fields in (
+        ("renew", a.coded(code(3), key(3))),
+        ("enroll", {**a.coded(code(4), key(4)), "device": pair.device.public}),
+        ("revoke", {}),
+    ):
+        subject = "bob" if action == "enroll" else "alice"
+        for mine, theirs in ((a, b), (b, a)):
+            with refused(403, "not signed by its device"):
+                theirs.post(*mine.request(action, subject, nonce=theirs.nonce(), **fields))
+
+
 def test_another_device_is_refused_by_both(pair, alice):
     thief = pair.of(SigningDevice())
     with refused(403):
@@ -297,7 +317,11 @@ def test_each_side_does_its_own_part_alone(pair, alice):
 
     def admitted(service, application="door"):
         client = OnDeviceClient(
-            service.post, application=application, hasher=service.gallery.hasher.fingerprint, device=pair.device
+            service.post,
+            application=application,
+            hasher=service.gallery.hasher.fingerprint,
+            device=pair.device,
+            side=service.gallery.side.name if application == "door" else "",
         )
         _, body = client.request("verify", "alice", **client.coded(code(1), key(1)))
         fields = {name: decoded(body[name]) for name in ("code", "nonce")}

@@ -6,7 +6,7 @@ import type { Device } from "./device.js";
 import { ServiceError } from "./errors.js";
 import type { Chip, Picture } from "./images.js";
 import type { TransformKey } from "./keys.js";
-import { signedMessage, subjectName, type Action } from "./protocol.js";
+import { onSide, signedMessage, subjectName, type Action, type Side } from "./protocol.js";
 
 /** The part of a `Hasher` that a client needs. */
 export interface CodeMaker {
@@ -90,15 +90,21 @@ export class OnDeviceClient {
   async verify(probe: Probe): Promise<Decision> {
     const { device, subject } = probe;
     const { current, tried } = await device.records.get(this.application, subject);
-    try {
-      return await this.#verify(probe, current);
-    } catch (error) {
-      const isOther = error instanceof ServiceError && (error.status === 410 || error.status === 409);
-      if (!isOther || tried === current) throw error;
+    // Newer ones are of requests whose answers were lost, or that were never sent: any of them may be the enrolled one.
+    const newer = Array.from({ length: tried - current }, (_, i) => tried - i);
+    let refusal: unknown;
+    for (const record of [current, ...newer]) {
+      try {
+        const decision = await this.#verify(probe, record);
+        if (record !== current) await device.records.set(this.application, subject, record);
+        return decision;
+      } catch (error) {
+        const isOther = error instanceof ServiceError && (error.status === 410 || error.status === 409);
+        if (!isOther) throw error;
+        refusal ??= error;
+      }
     }
-    const decision = await this.#verify(probe, tried); // of a request whose answer was lost
-    await device.records.set(this.application, subject, tried);
-    return decision;
+    throw refusal;
   }
 
   /**
@@ -124,7 +130,8 @@ export class OnDeviceClient {
     for (const server of this.#servers) {
       try {
         const { nonce } = await this.nonce(server);
-        const message = signedMessage({ action: "revoke", application: this.application, subject: name, nonce });
+        const action = onSide("revoke", this.#sideOf(server));
+        const message = signedMessage({ action, application: this.application, subject: name, nonce });
         const signature = toBase64Url(await device.sign(message));
         await this.#post("revoke-code", { subject: name, nonce: toBase64Url(nonce), signature }, server);
       } catch (error) {
@@ -159,6 +166,10 @@ export class OnDeviceClient {
 
   get #isSplit(): boolean {
     return this.#servers.length > 1;
+  }
+
+  #sideOf(server: Server): Side {
+    return this.#isSplit ? (server === this.#servers[0] ? "a" : "b") : "";
   }
 
   /** The code of a probe under a key, in as many shares as there are services. */
@@ -222,7 +233,8 @@ export class OnDeviceClient {
       ...(spki && { device: spki }),
       nonce: nonce ?? (await this.nonce(server)).nonce, // last: it is good for a minute
     };
-    const message = signedMessage({ action, application: this.application, ...fields });
+    const asked = onSide(action, this.#sideOf(server));
+    const message = signedMessage({ action: asked, application: this.application, ...fields });
     const signature = await probe.device.sign(message);
     const signed = { ...fields, signature, ...(newDevice && { device_signature: await newDevice.sign(message) }) };
     const texts = Object.entries(signed).map(([name, value]) => [

@@ -31,6 +31,7 @@ interface Score {
 /** What is told of an action: its class in the styles, a title, a reason. */
 type Told = [kind: string, answer: string, reason: string, score: Score | undefined];
 
+let finding: Promise<string>; // the address of the networks' manifest
 let loading: Promise<void>;
 let chosen = 0; // counts choices: an answer to an earlier one comes too late
 let isUsable = false;
@@ -224,7 +225,7 @@ async function act(action: Action, returning = false): Promise<void> {
   }
   if (action !== "revoke" && !isUsable) return tell("no", "No face yet", "Choose a file or use the camera.");
   const mine = chosen;
-  await loading;
+  await (action === "revoke" && isSecureContext ? finding.catch(() => undefined) : loading); // it needs no networks
   const outcome = await ask("act", {
     action, subject, returning, application: input("application").value.trim(), token: input("token").value.trim(),
     other: other ? { url: other, token: input("other-token").value.trim() } : undefined,
@@ -517,8 +518,8 @@ async function load(): Promise<void> {
   if (!isSecureContext) {
     throw new Error("a browser lends keys and cameras only to pages of https:// or localhost: open this page by such an address");
   }
-  await keepFiles();
-  await ask("load", { manifest: await findManifest() });
+  finding = keepFiles().then(findManifest);
+  await ask("load", { manifest: await finding });
   at("loading").hidden = true;
   setState(at("offline").hidden ? "ready" : "ready, no connection", "yes");
   await showDevice();

@@ -50,10 +50,11 @@ const handlers: Handlers = {
       return fetch(address, options);
     };
     const client = new OnDeviceClient(location.origin, token, { application, fetch: noted, ...(other && { other }) });
-    const networks = ready();
     const maker: CodeMaker = {
-      fingerprint: networks.fingerprint,
-      hash: async (source, key) => (made.code = await networks.hash(source, key)),
+      get fingerprint() {
+        return ready().fingerprint; // not asked for by a revocation, which needs no networks
+      },
+      hash: async (source, key) => (made.code = await ready().hash(source, key)),
     };
     const end = await ended(client, maker, wish);
     const { code } = made;

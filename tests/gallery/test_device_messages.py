@@ -1,7 +1,6 @@
 """The form of signed messages: written down byte by byte, and nothing but the right key opens it."""
 
 import dataclasses
-import hashlib
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -123,27 +122,26 @@ def off_the_curve(device):
     return device[:-1] + bytes([device[-1] ^ 1])
 
 
-@pytest.mark.parametrize(
-    "device",
-    [
-        b"",
-        b"\x30" * 91,
-        bytes(91),
-        off_the_curve(DEVICE.public),
-        DEVICE.public[:-64] + bytes(64),
-        DEVICE.public[:-64] + b"\xff" * 64,
-        DEVICE.public + b"\0",
-        DEVICE.public[:-1],
-        compressed(DEVICE.public),
-        hybrid(DEVICE.public),
-        spki(ec.generate_private_key(ec.SECP384R1()).public_key()),
-        spki(ec.generate_private_key(ec.SECP256K1()).public_key()),
-        spki(ec.generate_private_key(ec.BrainpoolP256R1()).public_key()),
-        spki(ed25519.Ed25519PrivateKey.generate().public_key()),
-        DEVICE.public.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030106")),
-    ],
-    ids=lambda device: hashlib.sha256(device).hexdigest()[:6],
-)
+OTHER_KEYS = {
+    "nothing": b"",
+    "sequences": b"\x30" * 91,
+    "zeros": bytes(91),
+    "off the curve": off_the_curve(DEVICE.public),
+    "the origin": DEVICE.public[:-64] + bytes(64),
+    "beyond the field": DEVICE.public[:-64] + b"\xff" * 64,
+    "a byte more": DEVICE.public + b"\0",
+    "a byte less": DEVICE.public[:-1],
+    "compressed": compressed(DEVICE.public),
+    "hybrid": hybrid(DEVICE.public),
+    "P-384": spki(ec.generate_private_key(ec.SECP384R1()).public_key()),
+    "secp256k1": spki(ec.generate_private_key(ec.SECP256K1()).public_key()),
+    "brainpool": spki(ec.generate_private_key(ec.BrainpoolP256R1()).public_key()),
+    "Ed25519": spki(ed25519.Ed25519PrivateKey.generate().public_key()),
+    "another curve named": DEVICE.public.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030106")),
+}
+
+
+@pytest.mark.parametrize("device", OTHER_KEYS.values(), ids=OTHER_KEYS)
 def test_other_public_keys_are_refused(device):
     with pytest.raises(KeyMaterialError, match="expected a P-256 public key as SubjectPublicKeyInfo of 91 bytes"):
         read_device(device)

@@ -11,6 +11,11 @@ DEVELOPMENT := $(VENV)/.installed-development
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
+# The client library and the page for browsers; nothing where there is no Node.js 20: their tests skip, and say so.
+PAGE := iom/service/on_device_page/page.html
+WEB_SOURCES := $(shell find clients/web iom/service/page -type f -not -path '*/node_modules/*' -not -path '*/dist/*')
+WEB := $(shell node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null \
+	&& command -v npm >/dev/null && echo $(PAGE))
 # TensorFlow's log lines are for its developers.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -41,7 +46,7 @@ $(DEVELOPMENT): requirements-dev.txt requirements-docs.txt $(RUNTIME)
 demo: $(CORE) ## Hash three synthetic faces, change the key, and write a picture (runs/demo)
 	$(BIN)/iom demo --output runs/demo
 
-test: lint ## Lint, type-check and run all tests but the long proofs
+test: lint $(WEB) ## Lint, type-check and run all tests but the long proofs
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 wheel-test: $(DEVELOPMENT) ## Build the wheel, install it, and run the README's examples in an empty folder
@@ -57,9 +62,13 @@ stores: $(DEVELOPMENT) ## The suite of all record stores: SQLite and PostgreSQL 
 hsm: $(DEVELOPMENT) ## Keys in a PKCS #11 token, with SoftHSM (packages: Debian softhsm2, Fedora softhsm, macOS softhsm)
 	$(BIN)/python -m pytest -rs tests/gallery/test_pkcs11.py
 
-web: ## Build and test the client library and the page for browsers (Debian: nodejs, npm)
-	@command -v npm >/dev/null || { echo "error: Node.js 20 or newer with npm is needed (Debian: nodejs, npm)" >&2; exit 1; }
-	cd clients/web && npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm test && npm run build
+web: $(PAGE) ## Build and test the client library and the page for browsers (Debian: nodejs, npm)
+	cd clients/web && npm test
+
+$(PAGE): $(WEB_SOURCES)
+	@test -n "$(WEB)" || { echo "error: Node.js 20 or newer with npm is needed (Debian: nodejs, npm)" >&2; exit 1; }
+	cd clients/web && npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm run build
+	@touch $@
 
 docs: $(DEVELOPMENT) ## Make the documentation site (runs/site), where every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -81,5 +90,6 @@ format: $(DEVELOPMENT) ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove the environment, caches and runs
-	rm -rf $(VENV) .cache runs .pytest_cache .mypy_cache .ruff_cache
+clean: ## Remove the environment, caches, runs and what was built
+	rm -rf $(VENV) .cache runs .pytest_cache .mypy_cache .ruff_cache \
+		clients/web/node_modules clients/web/dist iom/service/on_device_page

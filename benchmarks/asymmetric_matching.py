@@ -6,7 +6,6 @@ whose nearest row by the float cosine is found first, `recall_5` that of those w
 Searches run in one thread, and times are those of the processor, without what other programs take of it.
 """
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.embedding_model import EmbeddingModel
-from iom.errors import ConfigError
+from benchmarks.foreign_process import ForeignProcess
 
 TOP, BATCH, QUERIES = 5, 64, 512
 SHAPES = {64: (128, 16), 32: (64, 16), 16: (32, 16)}
@@ -195,42 +194,21 @@ def _nearest(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return found
 
 
-class _Faiss:
+class _Faiss(ForeignProcess):
     """Indexes of faiss in another process."""
 
     def __init__(self, python: Path, scratch: Path) -> None:
         self._found = scratch / "found_rows.npy"
-        script = Path(__file__).with_name("foreign_faiss_rows.py")
         files = [scratch / f"{name}.npy" for name in ("rows", "queries", "words", "word_queries")]
-        self._process = subprocess.Popen(
-            [str(python), str(script), *map(str, [*files, self._found]), *INDEXES],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-        self.version = self._answer()
+        one_thread = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        super().__init__(python, "foreign_faiss_rows.py", [*files, self._found, *INDEXES], one_thread)
 
     def seconds(self, index: str, count: int) -> float:
         """Of a search for `count` queries with one thread."""
-        return float(self._ask(f"{index} {TOP} {count} 1"))
+        return float(self.ask(f"{index} {TOP} {count} 1"))
 
     def results(self, index: str) -> tuple[np.ndarray, int]:
         """Rows that were found for all queries, and the bytes of a code."""
-        code_bytes = int(self._ask(f"results {index} {TOP}"))
+        code_bytes = int(self.ask(f"results {index} {TOP}"))
         self.seconds(index, BATCH)
         return np.load(self._found), code_bytes
-
-    def close(self) -> None:
-        """End it."""
-        self._process.communicate()
-
-    def _ask(self, line: str) -> str:
-        print(line, file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> str:
-        line = self._process.stdout.readline()
-        if not line:
-            raise ConfigError("faiss stopped; see above for its error")
-        return line.strip()

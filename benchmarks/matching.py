@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from benchmarks.asymmetric_matching import asymmetric_figures
 from benchmarks.command_line import add_data_option, new_parser, run
+from benchmarks.foreign_process import ForeignProcess
 from benchmarks.gallery_speed import gallery_figures
 from iom.errors import ConfigError
 
@@ -44,7 +45,7 @@ BATCHES_A_ROUND = 1
 SINGLES_A_ROUND = 8
 
 
-class Faiss:
+class Faiss(ForeignProcess):
     """faiss in another process.
 
     Args:
@@ -54,40 +55,18 @@ class Faiss:
 
     def __init__(self, python: Path, scratch: Path) -> None:
         self._found = scratch / "found.npz"
-        script = Path(__file__).with_name("foreign_faiss.py")
         files = (scratch / "gallery.npy", scratch / "queries.npy", self._found)
-        self._process = subprocess.Popen(
-            [str(python), str(script), *map(str, files)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={"OMP_WAIT_POLICY": "passive"},
-        )
-        self.version = self._answer()
+        super().__init__(python, "foreign_faiss.py", files, {"OMP_WAIT_POLICY": "passive"})
 
     def seconds(self, count: int, threads: int) -> float:
         """Of a search for `count` queries."""
-        return float(self._ask(f"{TOP} {count} {threads}"))
+        return float(self.ask(f"{TOP} {count} {threads}"))
 
     def results(self) -> tuple[np.ndarray, np.ndarray]:
         """Distances and rows of all queries."""
-        self._ask(f"results {TOP}")
+        self.ask(f"results {TOP}")
         with np.load(self._found) as found:
             return found["distances"], found["ids"]
-
-    def close(self) -> None:
-        """End it."""
-        self._process.communicate()
-
-    def _ask(self, line: str) -> str:
-        print(line, file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> str:
-        line = self._process.stdout.readline()
-        if not line:
-            raise ConfigError("faiss stopped; see above for its error")
-        return line.strip()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

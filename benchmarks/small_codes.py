@@ -7,8 +7,10 @@ All pairs of LFW (every subject, at most 20 images), of the frontal images of CF
 held out (`fiw`, kin left out), the keys stolen, for codes of 64, 32 and 16 bytes. The plain names are what `--config`
 trains on Families in the Wild, by default that of stage 2; `untrained` is the frame that it starts from (product
 quantisation by k-means), `float_behind_layer` the cosine of its rows without a code. Scalar quantisers are compared as
-templates and, `asymmetric`, with the rotated float embedding as the probe. Trained hashers lie in --output and are used
-again. With `--protection` the 32-byte code is also linked across keys and attacked with its key.
+templates and, `asymmetric`, with the rotated float embedding as the probe. A configuration that trains the network
+along (`fine_tune`) is measured with its own embeddings, and codes by the comparison that the configuration names.
+Trained hashers lie in --output and are used again. With `--protection` the 32-byte code is also linked across keys and
+attacked with its key.
 
 Ends with one line of JSON; rates are fractions, means over the keys, intervals are 95 % over subjects and keys.
 """
@@ -72,21 +74,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     from benchmarks.key_trials import Draws, float_trial
     from iom.metrics.all_pairs import AllPairs
+    from iom.models.face_hasher import EMBEDDER_FILE
 
     data = _training_data(arguments)
     hashers = {size: _hashers(size, data, arguments) for size in arguments.bytes}
     if arguments.test_set == "fiw":
         embeddings, labels, pairs = data.held_out_embeddings, data.pairs.labels, data.pairs.all
     else:
-        embeddings, labels = _faces(arguments)
-        pairs = AllPairs(labels)
+        files, labels = _faces(arguments)
+        embeddings, pairs = _embedded(files, arguments), AllPairs(labels)
     draws = Draws(arguments.replicates, arguments.seed)
     figures: dict[str, Any] = {"embedder": arguments.embedder, "set": arguments.test_set, "keys": arguments.keys}
     trials = float_trial(pairs, embeddings, dataclasses.replace(draws, replicates=0))
     _show("float", trials)
     figures |= {f"float_{rate}": trials.mean(rate) for rate in RATES}
     for size in arguments.bytes:
-        figures |= _rows(size, hashers[size], pairs, embeddings, arguments, draws)
+        own = embeddings
+        if _config(size, arguments).fine_tune:
+            weights = str(_folder(size, arguments) / EMBEDDER_FILE)
+            own = _embedded(data.pairs.files if arguments.test_set == "fiw" else files, arguments, weights)
+        figures |= _rows(size, hashers[size], pairs, {LEARNED: own, UNTRAINED: embeddings}, arguments, draws)
     if arguments.protection and 32 in arguments.bytes:
         figures |= _protection(hashers[32][LEARNED], pairs, embeddings, labels, data, arguments)
     print(json.dumps(figures))
@@ -97,21 +104,23 @@ def _rows(
     size: int,
     hashers: "dict[str, FaceHasher]",
     pairs: "AllPairs",
-    embeddings: NDArray[np.float32],
+    embeddings: dict[str, NDArray[np.float32]],
     arguments: argparse.Namespace,
     draws: "Draws",
 ) -> dict[str, Any]:
-    """Figures of all systems of so many bytes."""
+    """Figures of all systems of so many bytes; `embeddings` are those of each hasher, by its name."""
     from benchmarks.key_trials import Draws, float_trial
 
     figures: dict[str, Any] = {}
     measured = {}
     for name, hasher in hashers.items():
-        measured[name] = _trials(pairs, hasher, embeddings, arguments, draws)
+        comparison = _config(size, arguments).hasher.comparison
+        measured[name] = _trials(pairs, hasher, comparison, embeddings[name], arguments, draws)
         _show(f"{size} B {name}", measured[name])
         prefix = "" if name == LEARNED else f"{name}_"
         figures |= {f"{prefix}{rate.removesuffix('_1e4')}_{size}": measured[name].mean(rate) for rate in RATES}
-    behind = float_trial(pairs, hashers[LEARNED].rows(embeddings, _keys(arguments)[0]), Draws(replicates=0))
+    rows = hashers[LEARNED].rows(embeddings[LEARNED], _keys(arguments)[0])
+    behind = float_trial(pairs, rows, Draws(replicates=0))
     _show(f"float behind the layer of {size} B", behind)
     figures |= {f"float_behind_layer_{rate.removesuffix('_1e4')}_{size}": behind.mean(rate) for rate in RATES}
     if draws.replicates:
@@ -120,7 +129,7 @@ def _rows(
             figures[f"learned_minus_untrained{suffix}_{size}"] = [interval.low, interval.high]
             interval = measured[LEARNED].interval(rate)
             figures[f"{rate.removesuffix('_1e4')}_{size}_interval"] = [interval.low, interval.high]
-    for name, trials in _scalar_trials(SCALARS[size], pairs, embeddings, arguments):
+    for name, trials in _scalar_trials(SCALARS[size], pairs, embeddings[UNTRAINED], arguments):
         _show(f"{size} B {name}", trials)
         suffix = "_asymmetric" if name.endswith("asymmetric") else ""
         for rate in RATES:
@@ -168,8 +177,11 @@ def _hashers(size: int, data: "Stage2Data", arguments: argparse.Namespace) -> "d
     from iom.training.hasher import untrained_hasher
 
     config = _config(size, arguments)
-    folder = arguments.output / Path(arguments.config).stem / f"{arguments.embedder}_{size}"
-    return {LEARNED: _trained(config, data, folder), UNTRAINED: untrained_hasher(config, data)}
+    return {LEARNED: _trained(config, data, _folder(size, arguments)), UNTRAINED: untrained_hasher(config, data)}
+
+
+def _folder(size: int, arguments: argparse.Namespace) -> Path:
+    return Path(arguments.output / Path(arguments.config).stem / f"{arguments.embedder}_{size}")
 
 
 def _trained(config: "Stage2Config", data: "Stage2Data", folder: Path) -> "KerasFaceHasher":
@@ -186,9 +198,8 @@ def _trained(config: "Stage2Config", data: "Stage2Data", folder: Path) -> "Keras
     return train_hasher(config, folder, data=data, progress=False, report=lambda line: print(line, flush=True))
 
 
-def _faces(arguments: argparse.Namespace) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Embeddings and subjects of the test set."""
-    from benchmarks.stored_embeddings import embeddings_of
+def _faces(arguments: argparse.Namespace) -> tuple[list[Path], NDArray[np.int64]]:
+    """Files and subjects of the test set."""
     from iom.config import FolderConfig
     from iom.data.folders import scan_folder
 
@@ -197,21 +208,30 @@ def _faces(arguments: argparse.Namespace) -> tuple[NDArray[np.float32], NDArray[
     rows, files = first_images(folder, arguments.images), folder.files
     if arguments.test_set == "cfp":
         rows = np.array([row for row in rows if files[row].name.startswith("frontal_")])
-    stored = "" if (arguments.embedder, arguments.test_set) == (STORED, "lfw") else arguments.embedder
-    return embeddings_of([files[row] for row in rows], root, arguments.data, stored), folder.labels[rows]
+    return [files[row] for row in rows], folder.labels[rows]
+
+
+def _embedded(files: Sequence[Path], arguments: argparse.Namespace, weights: str = "") -> NDArray[np.float32]:
+    """Embeddings of files of the test set by `weights`, by default those of `--embedder`."""
+    from benchmarks.stored_embeddings import embeddings_of
+
+    if not weights and (arguments.embedder, arguments.test_set) != (STORED, "lfw"):
+        weights = arguments.embedder
+    return embeddings_of(files, arguments.data / f"{arguments.test_set}_112x112", arguments.data, weights)
 
 
 def _trials(
     pairs: "AllPairs",
     hasher: "FaceHasher",
+    comparison: str,
     embeddings: NDArray[np.float32],
     arguments: argparse.Namespace,
     draws: "Draws",
 ) -> "KeyTrials":
     from benchmarks.key_trials import trials
 
-    comparator = hasher.comparator_of("asymmetric")
-    keyed = (comparator.prepare(hasher.templates(embeddings, key, "asymmetric")) for key in _keys(arguments))
+    comparator = hasher.comparator_of(comparison)
+    keyed = (comparator.prepare(hasher.templates(embeddings, key, comparison)) for key in _keys(arguments))
     return trials(pairs, comparator, keyed, draws)
 
 

@@ -110,7 +110,7 @@ def test_messages():
         message = DeviceMessage(**texts, **raw)
         assert message.to_bytes().hex() == vector["message"]
         assert message.is_signed_by(device, bytes.fromhex(vector["signature"]))
-    assert {vector["action"] for vector in found["messages"]} == set(ACTIONS)
+    assert {vector["action"] for vector in found["messages"]} == {*ACTIONS, *(f"{each}/b" for each in ACTIONS)}
     assert len({vector["message"] for vector in found["messages"]}) == len(found["messages"])
 
 

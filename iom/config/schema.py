@@ -784,6 +784,9 @@ class Stage2Config(Section):
     """`random`: a fresh key for every batch. `identity`: none, as in deep rank hashing."""
     fine_tune: bool = False
     """Train the backbone too, from images; otherwise it is frozen and embeddings are cached."""
+    fine_tune_from: str = ""
+    """With `fine_tune`: name of the first layer of the backbone that trains, such as that of its last block; those
+    before it stay as they are. Empty: all train."""
     xla: bool = False
     """Compile the step with XLA: some seconds more at the start, up to twice as fast afterwards."""
     calibration: CalibrationConfig = CalibrationConfig()
@@ -803,6 +806,8 @@ class Stage2Config(Section):
         expected = "false with fine_tune, whose convolutions XLA makes many times slower on a CPU"
         require(not (self.xla and self.fine_tune), "xla", expected, self.xla)
         second, flip = self.embedder.second_weights, self.embedder.flip
+        expected = "empty without fine_tune"
+        require(self.fine_tune or not self.fine_tune_from, "fine_tune_from", expected, self.fine_tune_from)
         require(not (self.fine_tune and second), "embedder.second_weights", "none with fine_tune", second)
         require(not (self.fine_tune and flip), "embedder.flip", "false with fine_tune, on plain images", flip)
         names = [loss.name for loss in self.losses]

@@ -22,7 +22,11 @@ action     fields that are not empty, beside application, subject and nonce
 `revoke`   none
 =========  ======================================================================
 
-No message of one action, application or nonce is that of another: lengths come before contents.
+Where a code goes in shares to two services, the action of a message to either has its side behind a slash, such as
+`verify/b`. So neither service can pass a request to itself on to the other one, with a nonce of that one, and read the
+other share out of the answer.
+
+No message of one action, side, application or nonce is that of another: lengths come before contents.
 """
 
 import dataclasses
@@ -61,6 +65,10 @@ class DeviceMessage:
         texts = (self.action, self.application, self.subject, self.hasher, self.key)
         fields = (*(each.encode() for each in texts), self.code, self.device, self.nonce)
         return PREFIX + b"".join(len(each).to_bytes(4, "big") + each for each in fields)
+
+    def on_side(self, side: str) -> "DeviceMessage":
+        """The message to the service on a side, "a" or "b"; "" where there is but one."""
+        return dataclasses.replace(self, action=f"{self.action}/{side}") if side else self
 
     def is_signed_by(self, device: bytes, signature: bytes) -> bool:
         """Whether a signature of 64 bytes over this message is by the device with this public key."""

@@ -200,7 +200,7 @@ class OnDeviceGallery(Gallery):
             EnrolmentError: The transform key served a template of this application before.
         """
         found = self._checked(message)
-        self._check_signature(message, message.device, signature)
+        self._check_signature(found, message, message.device, signature)
         name, subject_id = message.application, message.subject
         if self._valid(name, subject_id):
             raise AlreadyEnrolledError(
@@ -214,7 +214,7 @@ class OnDeviceGallery(Gallery):
     def admit(self, message: DeviceMessage, signature: bytes) -> EnrolledDevice:
         """The template that a signed request of its device is about; its nonce is used by this."""
         found = self._enrolled(self._checked(message), message)
-        self._check_signature(message, found.device.device, signature)
+        self._check_signature(found.application, message, found.device.device, signature)
         self._use_nonce(message)
         return found
 
@@ -276,10 +276,10 @@ class OnDeviceGallery(Gallery):
             EnrolmentError: The transform key served a template of this application before.
         """
         found = self._enrolled(self._checked(message), message)
-        self._check_signature(message, found.device.device, signature)
+        self._check_signature(found.application, message, found.device.device, signature)
         device = message.device or found.device.device
         if device != found.device.device:
-            self._check_signature(message, device, device_signature)
+            self._check_signature(found.application, message, device, device_signature)
         self._use_nonce(message)
         return self._store(found.application, message, device, replaces=found.reference)
 
@@ -295,6 +295,8 @@ class OnDeviceGallery(Gallery):
     def _checked(self, message: DeviceMessage) -> Application:
         """The application, if the fields of a message have the form that it asks for, and its nonce is a fresh one."""
         found = self.application(message.application)
+        if found.key_mode == SHARE_MODE and self.side is None:
+            raise EnrolmentError("shares are compared by two services; this one is on no side: serve it with --side")
         if check_subject_id(message.subject) != message.subject:
             raise DataError("subject: expected Unicode's form NFC, received another form")
         if message.action != "revoke":
@@ -340,8 +342,11 @@ class OnDeviceGallery(Gallery):
                 f"the nonce has expired: it serves for {NONCE_SECONDS} s; ask for a new one, and sign again"
             )
 
-    def _check_signature(self, message: DeviceMessage, device: bytes, signature: bytes) -> None:
-        if not message.is_signed_by(device, signature):
+    def _check_signature(
+        self, application: Application, message: DeviceMessage, device: bytes, signature: bytes
+    ) -> None:
+        side = self.side.name if self.side and application.key_mode == SHARE_MODE else ""
+        if not message.on_side(side).is_signed_by(device, signature):
             raise DeviceError(
                 f"the request for subject {message.subject!r} is not signed by its device; where the device is lost, "
                 "an admin revokes the subject",

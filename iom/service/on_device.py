@@ -9,6 +9,7 @@ import base64
 import contextlib
 import dataclasses
 import re
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -270,7 +271,7 @@ def create_on_device_app(
     forms = shared.gallery_router()
     shared.add_admin_routes(forms, gallery)
     app.include_router(forms)
-    address = ARTIFACT_PATH + manifest_path(artifact).name
+    address = ARTIFACT_PATH + urllib.parse.quote(manifest_path(artifact).name)
     state = ReadyResponse(
         aligns=False,
         scores=settings.scores,

@@ -50,10 +50,12 @@ class OnDeviceClient:
         application: Name of the application.
         hasher: Fingerprint of the hasher that codes are of.
         device: The device.
+        side: Of the service, "a" or "b", where it has shares of codes.
     """
 
-    def __init__(self, post: Post, *, application: str, hasher: str, device: SigningDevice) -> None:
+    def __init__(self, post: Post, *, application: str, hasher: str, device: SigningDevice, side: str = "") -> None:
         self.post, self._application, self._hasher, self.device = post, application, hasher, device
+        self.side = side
 
     def nonce(self) -> bytes:
         """A nonce for one request."""
@@ -90,7 +92,7 @@ class OnDeviceClient:
         fields["nonce"] = fields["nonce"] or self.nonce()
         message = DeviceMessage(
             action=action, application=self._application, subject=check_subject_id(subject), **fields
-        )
+        ).on_side(self.side)
         body = {name: encoded(each) if isinstance(each, bytes) else each for name, each in fields.items()}
         body |= {"subject": subject, "signature": encoded(self.device.sign(message))}
         if new is not None:

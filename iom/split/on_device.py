@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from iom.errors import ConfigError
 from iom.service.on_device import encoded
 from iom.service.on_device_client import OnDeviceClient, SigningDevice
 from iom.split.shares import share_code
@@ -21,12 +22,19 @@ class SplitOnDeviceClient:
     `status`, that of HTTP.
 
     Args:
-        a: Client of the service on side a, which decides.
-        b: Client of the service on side b, of the same application, hasher and device.
+        a: Client of the service on side a, which decides; its `side` is "a".
+        b: Client of the service on side b, of the same application, hasher and device; its `side` is "b".
         encoding: Of the codes, such as "iom-planes/1:1536x2".
+
+    Raises:
+        ConfigError: A client of another side.
     """
 
     def __init__(self, a: OnDeviceClient, b: OnDeviceClient, *, encoding: str) -> None:
+        if (a.side, b.side) != ("a", "b"):
+            raise ConfigError(
+                f"clients: expected one with side='a' and one with side='b', received {a.side!r} and {b.side!r}"
+            )
         self._a, self._b, self._encoding = a, b, encoding
 
     def enroll(self, subject: str, code: bytes, key: str, *, returning: bool = False) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from iom._files import sha256_of
 from iom._random import numpy_stream, seed_everything
+from iom._registry import did_you_mean
 from iom.baselines import BASELINES
 from iom.config import EmbedderConfig, FolderConfig, HasherConfig, Stage2Config
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
@@ -44,7 +45,7 @@ from iom.photos.images import read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
 from iom.training.calibration import ValidationPairs, calibrate, describe, embedder_in_training, validation_keys
-from iom.training.loop import TrainingLoop
+from iom.training.loop import TrainingLoop, fit_in_steps
 from iom.training.optimizers import build_optimizer
 from iom.training.run_dir import RunDir
 
@@ -198,7 +199,7 @@ class HasherTraining:
             f"{len(data.held_out):,} of {len(data.held_out.subjects):,} held out"
             + data.train.describe_left_out(config.data.min_images)
         )
-        self.backbone = load_backbone_model(config.embedder.weights).trainable_model if config.fine_tune else None
+        self.backbone = _trained_backbone(config) if config.fine_tune else None
         self._start = learned_start(config, data)
         self.network = initial_network(config, data, self._start)
 
@@ -258,6 +259,7 @@ class HasherTraining:
             save_model=self._save,
             checkpoint_steps=config.checkpoint_steps,
             report=self.report,
+            fit=fit_in_steps(model),
         )
 
     def _verification(self) -> Callable[[], dict[str, float]]:
@@ -314,6 +316,21 @@ class HasherTraining:
         hasher.save(self.output)
         self.report(describe(hasher))
         return hasher
+
+
+def _trained_backbone(config: Stage2Config) -> keras.Model:
+    """The backbone that trains along, its layers before `fine_tune_from` frozen (batch normalisation, too)."""
+    backbone = load_backbone_model(config.embedder.weights).trainable_model
+    if first := config.fine_tune_from:
+        names = [layer.name for layer in backbone.layers]
+        if first not in names:
+            raise ConfigError(
+                f"fine_tune_from: {config.embedder.weights} has no layer {first!r}{did_you_mean(first, names)} "
+                f"(its last ones: {', '.join(names[-12:])})"
+            )
+        for layer in backbone.layers[: names.index(first)]:
+            layer.trainable = False
+    return backbone
 
 
 def start_hasher(

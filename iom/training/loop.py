@@ -14,12 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
 import keras
 
 from iom._files import write_json
+from iom._progress import tqdm
 from iom.errors import IomError
 from iom.training.run_dir import PLACES, Progress, RunDir, draw_curves, read_records
 
@@ -195,6 +197,34 @@ class TrainingLoop:
     def _learning_rate(self) -> float:
         """Learning rate of the next step."""
         return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+def fit_in_steps(model: keras.Model) -> Callable[..., keras.callbacks.History]:
+    """In place of `model.fit` for batches that Python makes: each one is read once, ahead of its step, in a thread.
+
+    `fit` opens the batches again at the end of an epoch and throws that iterator away while its thread reads the first
+    of them: TensorFlow waits for the thread with the lock of the interpreter, which the thread waits for.
+    """
+
+    def fit(
+        batches: Sequence[tuple[Any, Any]], *, callbacks: Sequence[keras.callbacks.Callback], verbose: Any, **_: Any
+    ) -> keras.callbacks.History:
+        history = keras.callbacks.History()
+        logs: dict[str, Any] = {}
+        model.reset_metrics()
+        with ThreadPoolExecutor(1, "batches") as reader:
+            following = reader.submit(batches.__getitem__, 0)
+            for number in tqdm(range(len(batches)), unit="step", leave=False, disable=not verbose):
+                inputs, targets = following.result()
+                if number + 1 < len(batches):
+                    following = reader.submit(batches.__getitem__, number + 1)
+                logs = model.train_on_batch(inputs, targets, return_dict=True)  # means since the reset
+                for callback in callbacks:
+                    callback.on_train_batch_end(number, logs)
+        history.history = {name: [float(value)] for name, value in logs.items()}
+        return history
+
+    return fit
 
 
 def _is_finite(model: keras.Model) -> bool:

@@ -24,6 +24,14 @@ CANVAS = 640, 480
 GREY = 110, 120, 130
 
 
+def sources():
+    """The files that the page is built from."""
+    web = ROOT / "clients" / "web"
+    yield from (web / "src").glob("*.ts")
+    yield from (path for path in (web / "page").rglob("*") if path.is_file())
+    yield ROOT / "iom" / "service" / "page" / "page.css"
+
+
 def pytest_collection_modifyitems(items):
     """Skip what needs the browser, the driver or the built page where one is missing."""
     reason = None
@@ -31,6 +39,8 @@ def pytest_collection_modifyitems(items):
         reason = "no Chromium on this machine"
     elif not BUILT.is_file():
         reason = f"the page is not built: expected {BUILT.relative_to(ROOT)}; run make web"
+    elif newer := [path for path in sources() if path.stat().st_mtime > BUILT.stat().st_mtime]:
+        reason = f"{newer[0].relative_to(ROOT)} is newer than the page that was built; run make web"
     if reason:
         for item in items:
             if Path(__file__).parent in item.path.parents and "chromium" in item.fixturenames:

@@ -174,6 +174,22 @@ def test_a_damaged_file_is_refused_and_fetched_again(second_device):
     page.reload()
 
 
+def test_a_revocation_needs_no_networks(second_device, pictures):
+    page = second_device
+    assert page.choose(pictures["ann"][0])
+    assert page.act("enroll", "dora")[0] == "yes"
+    answer = {"status": "ready", "on_device": True, "manifest": "/artefact/nowhere.web.json", "other": None}
+    page.page.route("**/health/ready", lambda route: route.fulfill(json=answer))
+    try:
+        page.page.reload()
+        page.page.goto(page.url)
+        page.expect(page.at("state")).to_have_text("not ready")
+        assert page.act("revoke", "dora") == ("yes", "Revoked")
+    finally:
+        page.page.unroute("**/health/ready")
+        page.reload()
+
+
 def test_it_works_without_the_service_and_says_what_does_not(page, wire, pictures):
     wire.cut()
     try:

@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 
 from iom.cli.main import main
+from iom.export.web import bundled_web
 from iom.gallery.gallery import Gallery
 from iom.gallery.on_device import OnDeviceGallery, WebHasher
 from iom.gallery.templates import unmasked
@@ -40,14 +41,18 @@ class Services:
         self.folder, self.running, self.logs = folder, [], []
         self.urls = dict(zip(SIDES, (f"http://127.0.0.1:{port}" for port in free_ports(2)), strict=True))
         self.tokens = {}
+        self.hasher = bundled_web(folder)  # made once, not at each start
+        self.model = ["--hasher", str(self.hasher)]
         pair = folder / "pair.key"
         assert main(["make-key", str(pair)]) == 0
         for side in SIDES:
-            assert main(["init", "--key-mode", "device-share", *self.place(side)]) == 0
+            assert main(["init", "--key-mode", "device-share", *self.place(side), *self.model]) == 0
             file = folder / f"{side}.json"
             self.tokens[side] = add_token(file, name="page", application=APPLICATION, role="admin")
         for side, other in (SIDES, SIDES[::-1]):
             self.start(side, "--pair-key", str(pair), "--other", self.urls[other])
+        for side, process in zip(SIDES, self.running, strict=True):
+            self.wait(side, process)
 
     def place(self, side):
         return [
@@ -60,18 +65,21 @@ class Services:
     def start(self, side, *more):
         port = self.urls[side].rsplit(":", 1)[1]
         command = [sys.executable, "-m", "iom", "serve", "--on-device", "--side", side, "--port", port, "--scores"]
-        command += ["--tokens", str(self.folder / f"{side}.json"), *self.place(side), *more]
+        command += ["--tokens", str(self.folder / f"{side}.json"), *self.place(side), *self.model, *more]
         log = (self.folder / f"{side}.log").open("wb")
         self.logs.append(log)
         self.running.append(
             subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(self.folder)})
         )
+
+    def wait(self, side, process):
+        """Until a service answers."""
         end = time.monotonic() + 120
         while True:
-            assert self.running[-1].poll() is None, (self.folder / f"{side}.log").read_text()
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.urls[side]}/health/ready") as answer:
-                return json.load(answer)
-            assert time.monotonic() < end
+            assert process.poll() is None, (self.folder / f"{side}.log").read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.urls[side]}/health/ready"):
+                return
+            assert time.monotonic() < end, f"service {side} does not answer"
             time.sleep(0.1)
 
     def stored(self, side, subject):
@@ -162,9 +170,7 @@ def test_the_check_of_both_galleries(services):
         assert main(["check", *services.place(side)]) == 0
 
 
-def test_the_stores_open_with_the_manifest_alone(services, tmp_path):
-    from iom.export.web import bundled_web
-
+def test_the_stores_open_with_the_manifest_alone(services):
     gallery, keys = services.place("a")[1::2]
-    with OnDeviceGallery.open(gallery, keys=keys, hasher=WebHasher(bundled_web(tmp_path))) as opened:
+    with OnDeviceGallery.open(gallery, keys=keys, hasher=WebHasher(services.hasher)) as opened:
         assert opened.application(APPLICATION).key_mode == "device-share"

@@ -1,6 +1,7 @@
 """The client library for browsers: its own tests, codes equal to Python's, and its packed form in an empty project."""
 
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -72,6 +73,9 @@ def test_a_packed_library_in_an_empty_project(node, run, client, package, trial,
     project.mkdir()
     (project / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")
     run(npm, "install", "--offline", "--ignore-scripts", "--no-audit", tmp_path / archive, folder=project)
+    types = project / "node_modules" / "iom-web" / "dist" / "types"
+    declared = "\n".join(each.read_text(encoding="utf-8") for each in types.glob("*.d.ts"))
+    assert not re.findall(r"""from ["'](?!\./)""", declared), "what is bundled is not installed: its types are missing"
     shutil.copy(client / "example" / "hash.mjs", project)
     facts = json.loads((trial / "trial.json").read_text(encoding="utf-8"))
     picture = facts["photographs"][0]

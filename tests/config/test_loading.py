@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,6 +120,13 @@ def test_every_tracked_configuration_loads(root):
     for path in paths:
         room = path.relative_to(root / "configs").parts[0]
         load_config(schemas[room if room in schemas else path.stem], path)
+
+
+def test_a_configuration_with_losses_of_its_own_trains(root):
+    for path in (root / "configs" / "stage2").glob("*.yaml"):
+        own = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "losses" in own and "epochs" not in own:
+            assert load_config(Stage2Config, path).epochs > 0, f"{path.name}: epochs: 0 of its base"
 
 
 def test_every_configuration_says_what_it_is(root):

@@ -19,7 +19,7 @@ from iom.service.on_device_client import OnDeviceClient, SigningDevice
 from iom.service.rate_limit import Backoff
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile, add_token
-from tests.on_device import ALPHABET, LENGTH, THRESHOLD, Place, code, key
+from tests.on_device import ALPHABET, LENGTH, THRESHOLD, Place, code, key, web_artifact
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it would rather have httpx2
@@ -84,6 +84,7 @@ class Service:
             application=application,
             hasher=self.gallery.hasher.fingerprint,
             device=device,
+            side=self.gallery.side.name if self.gallery.side else "",
         )
 
 
@@ -580,6 +581,18 @@ def test_the_artefact_comes_whole(service):
     manifest = service.http.get(ready["manifest"]).json()
     assert manifest["fingerprint"] == service.gallery.hasher.fingerprint
     assert (manifest["code_length"], manifest["alphabet_size"]) == (LENGTH, ALPHABET)
+
+
+def test_an_address_of_the_manifest_is_one(tmp_path, monkeypatch):
+    """Whatever the name of the artefact: a page asks for what it is told."""
+    artifact = web_artifact(tmp_path, name="tür 1#%")
+    monkeypatch.setattr("tests.on_device.web_artifact", lambda *_, **__: artifact)
+    service = Service(tmp_path)
+    ready = service.http.get("/health/ready").json()
+    assert ready["manifest"] == "/artefact/t%C3%BCr%201%23%25.web.json"
+    assert service.http.get(ready["manifest"]).json()["fingerprint"] == service.gallery.hasher.fingerprint
+    assert service.http.get("/artefact/t%C3%BCr%201%23%25.web/web.json").status_code == 200
+    service.place.close()
 
 
 def test_packed_files_are_served_packed(service):

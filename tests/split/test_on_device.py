@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 
 from iom.codes.packing import encoding_id
 from iom.errors import ConfigError, EnrolmentError
+from iom.gallery.device_messages import DeviceMessage
 from iom.gallery.on_device import Side
 from iom.gallery.templates import unmasked
 from iom.keys import TransformKey
 from iom.service.on_device import create_on_device_app, decoded, encoded
-from iom.service.on_device_client import SigningDevice
+from iom.service.on_device_client import OnDeviceClient, SigningDevice
 from iom.service.settings import ServiceSettings
-from iom.service.tokens import TokenFile
+from iom.service.tokens import TokenFile, add_token
 from iom.split.on_device import SplitOnDeviceClient
 from iom.split.shares import share_code, xor
 from tests.on_device import ALPHABET, LENGTH, THRESHOLD, code, key, symbols
@@ -203,6 +204,26 @@ def test_requests_of_one_service_are_none_of_the_other(pair, alice):
         pair.b.post(to_b[0], body | {"other_nonce": body["nonce"]})
 
 
+def test_a_request_for_one_service_is_none_for_the_other(pair, alice):
+    """A service that passes on a nonce of the other as its own could else ask that one, and learn its share."""
+    a, b = pair.a.client(pair.device), pair.b.client(pair.device)
+    path, body = a.request("verify", "alice", **a.coded(share_code(code(1), ENCODING)[0], key(1)), nonce=b.nonce())
+    with refused(403, "not signed by its device"):
+        pair.b.post(path.replace("verify-code", "verify-share"), {**body, "other_nonce": encoded(a.nonce())})
+    path, body = b.request("verify", "alice", **b.coded(share_code(code(1), ENCODING)[1], key(1)), nonce=a.nonce())
+    with refused(403, "not signed by its device"):
+        pair.a.post(path, {**body, "other": encoded(bytes(60))})
+    for action, fields in (
+        ("renew", a.coded(code(3), key(3))),
+        ("enroll", {**a.coded(code(4), key(4)), "device": pair.device.public}),
+        ("revoke", {}),
+    ):
+        subject = "bob" if action == "enroll" else "alice"
+        for mine, theirs in ((a, b), (b, a)):
+            with refused(403, "not signed by its device"):
+                theirs.post(*mine.request(action, subject, nonce=theirs.nonce(), **fields))
+
+
 def test_another_device_is_refused_by_both(pair, alice):
     thief = pair.of(SigningDevice())
     with refused(403):
@@ -289,6 +310,38 @@ def test_the_page_is_at_the_first_service(pair):
     assert (ready["other"], ready["manifest"], ready["on_device"]) == (None, None, True)
     assert f"connect-src 'self' {SECOND};" in pair.a.http.get("/").headers["content-security-policy"]
     assert "connect-src 'self';" in pair.b.http.get("/health/live").headers["content-security-policy"]
+
+
+def test_each_side_does_its_own_part_alone(pair, alice):
+    """Called in Python, where no route is missing."""
+
+    def admitted(service, application="door"):
+        client = OnDeviceClient(
+            service.post,
+            application=application,
+            hasher=service.gallery.hasher.fingerprint,
+            device=pair.device,
+            side=service.gallery.side.name if application == "door" else "",
+        )
+        _, body = client.request("verify", "alice", **client.coded(code(1), key(1)))
+        fields = {name: decoded(body[name]) for name in ("code", "nonce")}
+        message = DeviceMessage(
+            action="verify", application=application, subject="alice", hasher=body["hasher"], key=key(1), **fields
+        )
+        return service.gallery.admit(message, decoded(body["signature"])), message
+
+    with pytest.raises(EnrolmentError, match="this one is not on side b"):
+        pair.a.gallery.difference(*admitted(pair.a), bytes(32))
+    with pytest.raises(EnrolmentError, match="this one is not on side a"):
+        pair.b.gallery.compare(*admitted(pair.b), b"x")
+    pair.b.gallery.create_application("whole", key_mode="device")
+    pair.b.text["admin"] = add_token(pair.b.tokens, name="whole", application="whole", role="admin")
+    whole = OnDeviceClient(
+        pair.b.post, application="whole", hasher=pair.b.gallery.hasher.fingerprint, device=pair.device
+    )
+    whole.enroll("alice", code(1), key(1))
+    with pytest.raises(EnrolmentError, match="application whole has whole codes"):
+        pair.b.gallery.difference(*admitted(pair.b, "whole"), bytes(32))
 
 
 def test_shares_and_whole_codes_do_not_mix(pair, alice, tmp_path):

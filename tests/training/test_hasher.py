@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from iom.config import CODE_LOSSES, Stage2Config, load_config
+from iom.data.batches import CodeBatches
 from iom.errors import CheckpointError, ConfigError, DataError
 from iom.keys import TransformKey
 from iom.models.embedder import load_embedder
 from iom.models.face_hasher import KerasFaceHasher, load
 from iom.nn.backbones.registry import build_backbone
+from iom.pretrained.weights import load_backbone_model
 from iom.synthetic import write_folder
 from iom.training import loop
 from iom.training.hasher import load_stage2_data, train_hasher, untrained_hasher
@@ -167,6 +169,34 @@ def test_fine_tuning_trains_the_backbone_from_images(configured, place, tmp_path
     assert (output / "last" / "embedder.keras").is_file()
 
 
+def test_fine_tuning_from_a_layer_leaves_those_before_it_as_they_are(configured, place, tmp_path):
+    start = load_backbone_model(str(place / "backbone.keras")).trainable_model
+    with_weights = [layer for layer in start.layers if layer.get_weights()]
+    first = with_weights[-2].name
+    config = configured(
+        "fine_tune=true", f"fine_tune_from={first}", "epochs=1", "batches.steps_per_epoch=3", "losses.triplet.weight=1"
+    )
+    train_hasher(config, tmp_path / "run", progress=False)
+    tuned = load_backbone_model(str(tmp_path / "run" / "embedder.keras")).trainable_model
+    changed = {
+        layer.name
+        for layer in with_weights
+        if any(
+            (a != b).any() for a, b in zip(layer.get_weights(), tuned.get_layer(layer.name).get_weights(), strict=True)
+        )
+    }
+    assert changed == {layer.name for layer in with_weights[-2:]}
+
+
+def test_each_batch_is_read_once(configured, tmp_path, monkeypatch):
+    """Keras' `fit` begins to read an epoch again when it ends, and may wait for that reader for ever."""
+    read = []
+    make = CodeBatches.__getitem__
+    monkeypatch.setattr(CodeBatches, "__getitem__", lambda self, index: read.append(index) or make(self, index))
+    train_hasher(configured("epochs=2", "batches.steps_per_epoch=3"), tmp_path / "run", progress=False)
+    assert read == [0, 1, 2, 0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -175,6 +205,8 @@ def test_fine_tuning_trains_the_backbone_from_images(configured, place, tmp_path
         (["calibration.fmr=1e-6"], DataError, "cannot be seen"),
         (["hasher.keep=33"], ConfigError, "at most the 32 dimensions"),
         (["fine_tune=true", "embedder.flip=true"], ConfigError, "embedder.flip"),
+        (["fine_tune_from=fc1"], ConfigError, "fine_tune_from: expected empty without fine_tune"),
+        (["fine_tune=true", "fine_tune_from=pre_fc2"], ConfigError, "has no layer 'pre_fc2'"),
         (["data.holdout=0"], DataError, "holdout is 0"),
         (["hasher.bottleneck=8", "hasher.keep=9"], ConfigError, "keep: expected at most hasher.b"),
         (["fine_tune=true", "embedder.second_weights=x"], ConfigError, "embedder.second_weights"),

@@ -6,6 +6,7 @@ docs/on_device.md describes the files. All numbers come from SHAKE-256 and signa
 writes the same bytes. Vectors are fixed for ever: a change of a derivation is a new version beside the old one.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -179,7 +180,7 @@ def messages():
     numbers = Numbers("messages")
     privates = [ec.derive_private_key(int.from_bytes(numbers.bytes(31), "big"), ec.SECP256R1()) for _ in range(2)]
     publics = [write_device(private.public_key()) for private in privates]
-    signed = []
+    asked = []
     for action in ACTIONS:
         for application, given in (("door", "alice"), ("Büro", "Zoe\u0308 李")):
             fields = {"action": action, "application": application, "subject": check_subject_id(given)}
@@ -187,15 +188,19 @@ def messages():
                 fields |= {"hasher": numbers.bytes(32).hex(), "key": numbers.bytes(16).hex(), "code": numbers.bytes(48)}
             if action == "enroll" or (action == "renew" and given == "alice"):
                 fields["device"] = publics[0 if action == "enroll" else 1]
-            message = DeviceMessage(**fields, nonce=numbers.bytes(32))
-            signed.append(
-                {
-                    **{name: each.hex() if isinstance(each, bytes) else each for name, each in vars(message).items()},
-                    "given_subject": given,
-                    "message": message.to_bytes().hex(),
-                    "signature": _signature(privates[0], message.to_bytes()).hex(),
-                }
-            )
+            asked.append((given, DeviceMessage(**fields, nonce=numbers.bytes(32))))
+    asked += [
+        (given, dataclasses.replace(message, nonce=numbers.bytes(32)).on_side("b")) for given, message in asked[::2]
+    ]
+    signed = [
+        {
+            **{name: each.hex() if isinstance(each, bytes) else each for name, each in vars(message).items()},
+            "given_subject": given,
+            "message": message.to_bytes().hex(),
+            "signature": _signature(privates[0], message.to_bytes()).hex(),
+        }
+        for given, message in asked
+    ]
     first = bytes.fromhex(signed[0]["message"])
     signature = bytes.fromhex(signed[0]["signature"])
     other_curve = ec.derive_private_key(7, ec.SECP256K1()).public_key()

@@ -117,7 +117,8 @@ export async function fetchArtefact(
     }
     return data;
   };
-  const at = (name: string): URL => new URL(folder + name, manifestUrl);
+  // Encoded, so that no name is read as an address, a query or a fragment.
+  const at = (name: string): URL => new URL(`./${encodeURIComponent(folder.slice(0, -1))}/${name}`, manifestUrl);
   const text = await checked("web.json", await fetchBytes(at("web.json")));
   const description = checkedDescription(parseJson(text, "web.json"), manifest);
   const { embedder, detector } = description;
@@ -246,8 +247,8 @@ function checkedManifest(found: unknown, url: URL): Manifest {
 /** Refuse a manifest whose fingerprint is not that of its files, precision and derivation of keys. */
 async function checkFingerprint(manifest: Manifest, url: URL): Promise<void> {
   const files = Object.entries(manifest.files).sort(([a], [b]) => (a < b ? -1 : 1));
-  const listed = files.map(([file, digest]) => `${JSON.stringify(file)}: ${JSON.stringify(digest)}`).join(", ");
-  const rest = [manifest.precision, DERIVATIONS[manifest.key_kind]].map((text) => JSON.stringify(text)).join(", ");
+  const listed = files.map(([file, digest]) => `${asciiJson(file)}: ${asciiJson(digest)}`).join(", ");
+  const rest = [manifest.precision, DERIVATIONS[manifest.key_kind]].map(asciiJson).join(", ");
   const text = `["iom/artefact/v1", {${listed}}, ${rest}]`;
   if (toHex(await sha256(new TextEncoder().encode(text))) !== manifest.fingerprint) {
     throw new ArtefactError(
@@ -256,10 +257,16 @@ async function checkFingerprint(manifest: Manifest, url: URL): Promise<void> {
   }
 }
 
+/** A text as JSON of ASCII alone, as Python writes it. */
+function asciiJson(text: string): string {
+  const escaped = (unit: string): string => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return JSON.stringify(text).replace(/[\u007f-\uffff]/g, escaped);
+}
+
 /** Folder of the artefact in the names of the manifest, with a slash behind it. */
 function folderOf(manifest: Manifest, url: URL): string {
   const found = Object.keys(manifest.files).find((file) => /^[^/\\]+\/web\.json$/.test(file));
-  if (found === undefined || found.startsWith("..")) {
+  if (found === undefined || found.startsWith("..") || !found.isWellFormed()) {
     throw new ArtefactError(`${nameOf(url)}: expected a file NAME.web/web.json in the manifest, received none`);
   }
   return found.slice(0, -"web.json".length);

@@ -6,7 +6,7 @@ import type { Device } from "./device.js";
 import { ServiceError } from "./errors.js";
 import type { Chip, Picture } from "./images.js";
 import type { TransformKey } from "./keys.js";
-import { signedMessage, subjectName, type Action } from "./protocol.js";
+import { onSide, signedMessage, subjectName, type Action, type Side } from "./protocol.js";
 
 /** The part of a `Hasher` that a client needs. */
 export interface CodeMaker {
@@ -90,15 +90,21 @@ export class OnDeviceClient {
   async verify(probe: Probe): Promise<Decision> {
     const { device, subject } = probe;
     const { current, tried } = await device.records.get(this.application, subject);
-    try {
-      return await this.#verify(probe, current);
-    } catch (error) {
-      const isOld = error instanceof ServiceError && error.status === 410 && tried > current;
-      if (!isOld) throw error;
+    // Newer ones are of requests whose answers were lost, or that were never sent: any of them may be the enrolled one.
+    const newer = Array.from({ length: tried - current }, (_, i) => tried - i);
+    let refusal: unknown;
+    for (const record of [current, ...newer]) {
+      try {
+        const decision = await this.#verify(probe, record);
+        if (record !== current) await device.records.set(this.application, subject, record);
+        return decision;
+      } catch (error) {
+        const isOther = error instanceof ServiceError && (error.status === 410 || error.status === 409);
+        if (!isOther) throw error;
+        refusal ??= error;
+      }
     }
-    const decision = await this.#verify(probe, tried); // a renewal whose answer was lost
-    await device.records.set(this.application, subject, tried);
-    return decision;
+    throw refusal;
   }
 
   /**
@@ -124,7 +130,8 @@ export class OnDeviceClient {
     for (const server of this.#servers) {
       try {
         const { nonce } = await this.nonce(server);
-        const message = signedMessage({ action: "revoke", application: this.application, subject: name, nonce });
+        const action = onSide("revoke", this.#sideOf(server));
+        const message = signedMessage({ action, application: this.application, subject: name, nonce });
         const signature = toBase64Url(await device.sign(message));
         await this.#post("revoke-code", { subject: name, nonce: toBase64Url(nonce), signature }, server);
       } catch (error) {
@@ -148,16 +155,21 @@ export class OnDeviceClient {
     const key = await probe.device.key({ application: this.application, subject: probe.subject, record });
     const [share, theirs] = await this.#shares(probe, key);
     const [decides, other] = this.#servers;
-    if (!other) return (await this.#post("verify-code", await this.#signed("verify", probe, key, share!))) as unknown as Decision;
+    if (!other)
+      return (await this.#post("verify-code", await this.#signed("verify", probe, key, share))) as unknown as Decision;
     const { nonce } = await this.nonce();
-    const asked = { ...(await this.#signed("verify", probe, key, theirs!, other)), other_nonce: toBase64Url(nonce) };
+    const asked = { ...(await this.#signed("verify", probe, key, theirs, other)), other_nonce: toBase64Url(nonce) };
     const { difference } = await this.#post("verify-share", asked, other); // sealed: of use to the other service alone
-    const body = await this.#signed("verify", probe, key, share!, decides, { nonce });
+    const body = await this.#signed("verify", probe, key, share, decides, { nonce });
     return (await this.#post("verify-code", { ...body, other: difference })) as unknown as Decision;
   }
 
   get #isSplit(): boolean {
     return this.#servers.length > 1;
+  }
+
+  #sideOf(server: Server): Side {
+    return this.#isSplit ? (server === this.#servers[0] ? "a" : "b") : "";
   }
 
   /** The code of a probe under a key, in as many shares as there are services. */
@@ -169,8 +181,8 @@ export class OnDeviceClient {
   /**
    * Enrol or renew at each service.
    *
-   * Of two, one may have what the other one lacks, after a request that only one of them got: there, an enrolment is
-   * made as a renewal, or a renewal as an enrolment.
+   * Of two, one alone may have what the other one lacks, after a request that only one of them got: there, an enrolment
+   * is made as a renewal, or a renewal as an enrolment. A refusal by both is a refusal.
    */
   async #place(
     action: Placing,
@@ -179,22 +191,27 @@ export class OnDeviceClient {
     { newDevice, returning }: { newDevice?: Device | undefined; returning?: boolean } = {},
   ): Promise<Enrolment> {
     const shares = await this.#shares(probe, key);
-    const send = async (name: Placing, server: Server, share: Bytes): Promise<Body> => {
+    const send = async (name: Placing, place: number): Promise<Body> => {
+      const server = this.#servers[place];
       const named = newDevice ?? (name === "enroll" ? probe.device : undefined);
       const signers = { ...(named && { spki: await named.publicKey() }), ...(newDevice && { newDevice }) };
-      const body = await this.#signed(name, probe, key, share, server, signers);
+      const body = await this.#signed(name, probe, key, shares[place], server, signers);
       return this.#post(`${name}-code`, name === "enroll" && returning ? { ...body, returning } : body, server);
     };
     const answers: Body[] = [];
-    for (const [place, server] of this.#servers.entries()) {
-      const share = shares[place]!;
+    const uneven = new Map<number, ServiceError>();
+    for (const place of this.#servers.keys()) {
       try {
-        answers.push(await send(action, server, share));
+        answers[place] = await send(action, place);
       } catch (error) {
-        const isThere = error instanceof ServiceError && error.status === (action === "enroll" ? 409 : 404);
-        if (!this.#isSplit || newDevice || !isThere) throw error;
-        answers.push(await send(action === "enroll" ? "renew" : "enroll", server, share));
+        const isUneven = error instanceof ServiceError && error.status === (action === "enroll" ? 409 : 404);
+        if (newDevice || !isUneven) throw error;
+        uneven.set(place, error);
       }
+    }
+    for (const [place, error] of uneven) {
+      if (uneven.size === this.#servers.length) throw error;
+      answers[place] = await send(action === "enroll" ? "renew" : "enroll", place);
     }
     return answers[0] as unknown as Enrolment;
   }
@@ -216,7 +233,8 @@ export class OnDeviceClient {
       ...(spki && { device: spki }),
       nonce: nonce ?? (await this.nonce(server)).nonce, // last: it is good for a minute
     };
-    const message = signedMessage({ action, application: this.application, ...fields });
+    const asked = onSide(action, this.#sideOf(server));
+    const message = signedMessage({ action: asked, application: this.application, ...fields });
     const signature = await probe.device.sign(message);
     const signed = { ...fields, signature, ...(newDevice && { device_signature: await newDevice.sign(message) }) };
     const texts = Object.entries(signed).map(([name, value]) => [

@@ -36,8 +36,9 @@ interface Schema extends DBSchema {
 export class Records {
   readonly #database: IDBPDatabase<Schema>;
 
-  constructor(database: IDBPDatabase<Schema>) {
-    this.#database = database;
+  /** Over the database of a `Device`; its type is of a package that is bundled, and so in no declaration. */
+  constructor(database: unknown) {
+    this.#database = database as IDBPDatabase<Schema>;
   }
 
   /** The current number, 0 at first, and the highest that was tried. */

@@ -15,4 +15,4 @@ export type { Manifest } from "./artefact.js";
 export { Hasher, type LoadOptions } from "./hasher.js";
 export type { Chip, Face, Picture, PlainPixels } from "./images.js";
 export { DERIVATIONS, TransformKey, type KeyKind, type RecordLabel } from "./keys.js";
-export { signedMessage, subjectName, type Action, type SignedFields } from "./protocol.js";
+export { signedMessage, subjectName, type Action, type SidedAction, type SignedFields } from "./protocol.js";

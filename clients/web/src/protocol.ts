@@ -4,9 +4,20 @@ import { concat, uint32, utf8, type Bytes } from "./bytes.js";
 
 export type Action = "enroll" | "verify" | "renew" | "revoke";
 
+/** Which of two services with shares a request is for: the one that decides, or the other; "" where there is but one. */
+export type Side = "a" | "b" | "";
+
+/** An action, bound to a service of two: neither can be given what was signed for the other. */
+export type SidedAction = Action | `${Action}/a` | `${Action}/b`;
+
+/** The action as it is signed. */
+export function onSide(action: Action, side: Side): SidedAction {
+  return side ? `${action}/${side}` : action;
+}
+
 /** Fields of a signed message; an absent one is empty. */
 export interface SignedFields {
-  action: Action;
+  action: SidedAction;
   application: string;
   subject: string;
   /** Fingerprint of the hasher, hexadecimal digits. */

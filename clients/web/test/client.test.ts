@@ -1,7 +1,7 @@
 import "fake-indexeddb/auto";
 import { describe, expect, it } from "vitest";
 import { fromBase64Url, toBase64Url } from "../src/bytes.js";
-import { Code, Device, OnDeviceClient, ServiceError, TransformKey, signedMessage, type Action } from "../src/index.js";
+import { Code, Device, OnDeviceClient, ServiceError, TransformKey, signedMessage, type SidedAction } from "../src/index.js";
 
 const FINGERPRINT = "ab".repeat(32);
 const EMBEDDING = Float32Array.of(0.6, -0.8);
@@ -57,7 +57,7 @@ async function isSigned(
   field = "signature",
 ): Promise<boolean> {
   const bytes = (name: string) => (body[name] === undefined ? undefined : fromBase64Url(body[name] as string));
-  const action = body.action as Action;
+  const action = body.action as SidedAction;
   const message = signedMessage({
     action,
     application: "door",
@@ -179,6 +179,23 @@ describe("a client", () => {
     expect((await device.records.get("door", "anna")).current).toBe(1);
   });
 
+  it("finds the key of a renewal whose answer was lost, also after one that was never sent", async () => {
+    const { service, client, device, probe } = await setUp();
+    const lost = (): Promise<Response> => Promise.reject(new TypeError("network"));
+    await client.enroll(probe);
+    service.failures["renew-code"] = [lost];
+    await expect(client.renew(probe)).rejects.toMatchObject({ status: 0 });
+    service.failures["nonce"] = [lost];
+    await expect(client.renew(probe)).rejects.toMatchObject({ status: 0 });
+    const refused = (status: number) => () => Response.json({ detail: "another key" }, { status });
+    service.failures["verify-code"] = [refused(410), refused(409)];
+    expect(await client.verify(probe)).toEqual({ match: true });
+    expect(service.requests("verify-code")[2].key).toBe(service.requests("renew-code")[0].key);
+    expect((await device.records.get("door", "anna")).current).toBe(1);
+    service.failures["verify-code"] = [refused(410), refused(409)];
+    await expect(client.verify(probe)).rejects.toMatchObject({ status: 410 });
+  });
+
   it("brings a revoked subject back under a fresh key", async () => {
     const { service, client, probe } = await setUp();
     await client.enroll(probe);
@@ -253,7 +270,8 @@ describe("a client of two services", () => {
     const [one] = first.requests("enroll-code");
     const [two] = other.requests("enroll-code");
     const spki = await device.publicKey();
-    for (const body of [one, two]) expect(await isSigned({ ...body, action: "enroll" }, spki)).toBe(true);
+    expect(await isSigned({ ...one, action: "enroll/a" }, spki)).toBe(true);
+    expect(await isSigned({ ...two, action: "enroll/b" }, spki)).toBe(true);
     expect(one.key).toBe(two.key);
     const [a, b] = [bytes(one.code), bytes(two.code)];
     const whole = await expected(device, (await device.records.get("door", "anna")).current);
@@ -275,7 +293,8 @@ describe("a client of two services", () => {
     expect(decided.other).toBe("sealed");
     expect(other.requests("verify-code")).toEqual([]);
     const spki = await device.publicKey();
-    for (const body of [asked, decided]) expect(await isSigned({ ...body, action: "verify" }, spki)).toBe(true);
+    expect(await isSigned({ ...asked, action: "verify/b" }, spki)).toBe(true);
+    expect(await isSigned({ ...decided, action: "verify/a" }, spki)).toBe(true);
     const whole = await expected(device, (await device.records.get("door", "anna")).current);
     expect(bytes(asked.code).map((byte, place) => byte ^ bytes(decided.code)[place])).toEqual(whole);
   });
@@ -304,6 +323,28 @@ describe("a client of two services", () => {
     other.failures["renew-code"] = [refusal(404)];
     await client.renew(probe);
     expect(other.requests("enroll-code")).toHaveLength(3);
+  });
+
+  it("takes a refusal by both for one", async () => {
+    const { first, other, client, probe } = await setUpTwo();
+    for (const service of [first, other]) service.failures["enroll-code"] = [refusal(409)];
+    await expect(client.enroll(probe)).rejects.toMatchObject({ status: 409 });
+    for (const service of [first, other]) service.failures["renew-code"] = [refusal(404)];
+    await expect(client.renew(probe)).rejects.toMatchObject({ status: 404 });
+    for (const service of [first, other]) {
+      expect(service.requests("enroll-code")).toHaveLength(1);
+      expect(service.requests("renew-code")).toHaveLength(1);
+    }
+  });
+
+  it("finds the key of an enrolment whose answer was lost", async () => {
+    const { first, other, client, device, probe } = await setUpTwo();
+    other.failures["enroll-code"] = [() => Promise.reject(new TypeError("network"))];
+    await expect(client.enroll(probe)).rejects.toMatchObject({ status: 0 });
+    other.failures["verify-share"] = [refusal(409), () => Response.json({ difference: "sealed" })];
+    expect(await client.verify(probe)).toEqual({ match: true });
+    expect(first.requests("verify-code")[0].key).toBe(first.requests("enroll-code")[0].key);
+    expect((await device.records.get("door", "anna")).current).toBe(1);
   });
 
   it("asks both to revoke, whatever one of them says", async () => {

@@ -47,6 +47,10 @@ describe("a hasher", () => {
     expect((await hasher.hash(embedding, other)).symbols).not.toEqual(code.symbols);
   });
 
+  it.each(["tür.web", "a b#c.web", "50%.web", "http:.web"])("loads an artefact of whatever name: %s", async (name) => {
+    expect((await load(put(makeArtefact(), undefined, name))).codeLength).toBe(64);
+  });
+
   it("runs several calls at once as if one by one", async () => {
     const chips = [1, 2, 3].map((i) => ({ pixels: noise(3 * 150 * 150).map((value) => (value * i) % 256), size: 150 }));
     const alone = [];

@@ -106,22 +106,27 @@ export function makeArtefact(): Made {
 }
 
 /** Write an artefact, with the SHA-256 of what it is now; `change` is done to what lies there afterwards. */
-export function write({ files, description, manifest }: Made, change?: (folder: string) => void): URL {
+export function write(
+  { files, description, manifest }: Made,
+  change?: (folder: string) => void,
+  name = "made.web",
+): URL {
   const folder = mkdtempSync(join(tmpdir(), "iom-web-"));
-  mkdirSync(join(folder, "made.web"));
+  mkdirSync(join(folder, name));
   const all: Record<string, Uint8Array> = { ...files, "web.json": utf8(description) };
-  for (const [name, data] of Object.entries(all)) writeFileSync(join(folder, "made.web", name), data);
-  const listed = Object.fromEntries(Object.entries(all).map(([name, data]) => [`made.web/${name}`, digest(data)]));
-  const path = join(folder, "made.web.json");
+  for (const [file, data] of Object.entries(all)) writeFileSync(join(folder, name, file), data);
+  const listed = Object.fromEntries(Object.entries(all).map(([file, data]) => [`${name}/${file}`, digest(data)]));
+  const path = join(folder, `${name}.json`);
   writeFileSync(path, JSON.stringify({ ...manifest, files: listed, fingerprint: fingerprint(listed) }));
   change?.(folder);
   return pathToFileURL(path);
 }
 
+/** As Python makes it: what is not ASCII is escaped. */
 function fingerprint(files: Record<string, string>): string {
   const listed = Object.keys(files)
     .sort()
-    .map((name) => `"${name}": "${files[name]}"`)
+    .map((name) => `"${name.replace("ü", "\\u00fc")}": "${files[name]}"`)
     .join(", ");
   return digest(`["iom/artefact/v1", {${listed}}, "float32", "iom/orthogonal/v1"]`);
 }

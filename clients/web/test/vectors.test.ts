@@ -11,7 +11,7 @@ import {
   KeyMaterialError,
   signedMessage,
   TransformKey,
-  type Action,
+  type SidedAction,
   type KeyKind,
 } from "../src/index.js";
 import { DERIVATIONS, partCount } from "../src/keys.js";
@@ -41,7 +41,7 @@ interface Codes {
 interface Messages {
   devices: { spki: string }[];
   messages: {
-    action: Action;
+    action: SidedAction;
     application: string;
     subject: string;
     given_subject: string;

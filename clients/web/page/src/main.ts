@@ -31,6 +31,7 @@ interface Score {
 /** What is told of an action: its class in the styles, a title, a reason. */
 type Told = [kind: string, answer: string, reason: string, score: Score | undefined];
 
+let finding: Promise<string>; // the address of the networks' manifest
 let loading: Promise<void>;
 let chosen = 0; // counts choices: an answer to an earlier one comes too late
 let isUsable = false;
@@ -147,28 +148,32 @@ function row(name: string, bytes: string, kind = ""): HTMLTableRowElement {
   return line;
 }
 
-/** Bodies of an action's requests, field by field. */
+/** Bodies of an action's requests, field by field, a table for each service. */
 function showSent(requests: SentRequest[]): void {
-  if (!requests.length) {
-    const nothing = document.createElement("p");
-    nothing.className = "note";
-    nothing.textContent = "Nothing: the service was not reached.";
-    at("sent").replaceChildren(nothing);
-    return;
-  }
+  const services = [...new Set(requests.map(({ service }) => service))];
+  at("path").classList.toggle("two", services.length > 1);
+  const tables = services.map((service) => tableOf(requests.filter((each) => each.service === service), services.length > 1));
+  if (tables.length) return at("sent").replaceChildren(...tables);
+  const nothing = document.createElement("p");
+  nothing.className = "note";
+  nothing.textContent = "Nothing: the service was not reached.";
+  at("sent").replaceChildren(nothing);
+}
+
+function tableOf(requests: SentRequest[], isShare: boolean): HTMLTableElement {
   const table = document.createElement("table");
-  const caption = table.createCaption();
-  caption.textContent = requests.map((each) => each.name).join(", ");
+  const names = requests.map((each) => each.name).join(", ");
+  table.createCaption().textContent = isShare ? `to ${requests[0]?.service}: ${names}` : names;
   const body = table.createTBody();
   const fields = requests.flatMap((each) => each.fields);
-  const nounOf = (name: string): string => (name === "code" && other ? "share of the code" : (FIELDS[name] ?? name));
+  const nounOf = (name: string): string => (name === "code" && isShare ? "share of the code" : (FIELDS[name] ?? name));
   for (const { name, bytes } of fields) body.append(row(nounOf(name), `${bytes} bytes`, name === "code" ? "code" : ""));
   const total = requests.reduce((sum, each) => sum + each.bytes, 0);
   const rest = total - fields.reduce((sum, each) => sum + each.bytes, 0);
   body.append(row("field names", `${rest} bytes`));
   const foot = table.createTFoot();
   foot.append(row("in all", `${total} bytes`), row("picture, face, key", "0 bytes"));
-  at("sent").replaceChildren(table);
+  return table;
 }
 
 function showCode(code: Outcome["code"]): void {
@@ -220,7 +225,7 @@ async function act(action: Action, returning = false): Promise<void> {
   }
   if (action !== "revoke" && !isUsable) return tell("no", "No face yet", "Choose a file or use the camera.");
   const mine = chosen;
-  await loading;
+  await (action === "revoke" && isSecureContext ? finding.catch(() => undefined) : loading); // it needs no networks
   const outcome = await ask("act", {
     action, subject, returning, application: input("application").value.trim(), token: input("token").value.trim(),
     other: other ? { url: other, token: input("other-token").value.trim() } : undefined,
@@ -513,8 +518,8 @@ async function load(): Promise<void> {
   if (!isSecureContext) {
     throw new Error("a browser lends keys and cameras only to pages of https:// or localhost: open this page by such an address");
   }
-  await keepFiles();
-  await ask("load", { manifest: await findManifest() });
+  finding = keepFiles().then(findManifest);
+  await ask("load", { manifest: await finding });
   at("loading").hidden = true;
   setState(at("offline").hidden ? "ready" : "ready, no connection", "yes");
   await showDevice();

@@ -4,6 +4,8 @@ export type Action = "enroll" | "verify" | "renew" | "revoke";
 
 /** One request that left the device, as it was handed to the browser. */
 export interface SentRequest {
+  /** Host and port that it went to. */
+  service: string;
   /** Last part of its address, such as `verify-code`. */
   name: string;
   /** Length of the body. */

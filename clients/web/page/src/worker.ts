@@ -50,10 +50,11 @@ const handlers: Handlers = {
       return fetch(address, options);
     };
     const client = new OnDeviceClient(location.origin, token, { application, fetch: noted, ...(other && { other }) });
-    const networks = ready();
     const maker: CodeMaker = {
-      fingerprint: networks.fingerprint,
-      hash: async (source, key) => (made.code = await networks.hash(source, key)),
+      get fingerprint() {
+        return ready().fingerprint; // not asked for by a revocation, which needs no networks
+      },
+      hash: async (source, key) => (made.code = await ready().hash(source, key)),
     };
     const end = await ended(client, maker, wish);
     const { code } = made;
@@ -133,7 +134,8 @@ function described(address: string, body: unknown): SentRequest {
     name,
     bytes: length(typeof value === "string" ? value : JSON.stringify(value)),
   }));
-  return { name: new URL(address).pathname.split("/").at(-1) ?? "", bytes: length(body), fields };
+  const { host, pathname } = new URL(address);
+  return { service: host, name: pathname.split("/").at(-1) ?? "", bytes: length(body), fields };
 }
 
 function withAlpha({ pixels, size }: Chip): Uint8ClampedArray<ArrayBuffer> {

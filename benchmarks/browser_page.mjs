@@ -97,15 +97,9 @@ export async function peer(backend) {
 /** Descriptors of chips by the peer. */
 export async function peerChips(path, size, count) {
   const all = await bytesOf(path);
-  const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
-  const context = canvas.getContext("2d", { willReadFrequently: true });
   const embeddings = [], taken = [];
   for (let i = 0; i < count; i++) {
-    const image = context.createImageData(size, size);
-    for (let at = 0, from = i * 3 * size * size; at < image.data.length; at += 4, from += 3) {
-      image.data.set([all[from], all[from + 1], all[from + 2], 255], at);
-    }
-    context.putImageData(image, 0, 0);
+    const canvas = drawn(all.subarray(i * 3 * size * size, (i + 1) * 3 * size * size), size);
     const [row, ms] = await timed(() => faceapi.computeFaceDescriptor(canvas));
     embeddings.push([...row]);
     taken.push(ms);
@@ -144,4 +138,41 @@ export async function tfjs(model, path, size, count, kind, keySize, keep) {
     taken.push(ms);
   }
   return { codes, hash_image_ms: median(taken), load_seconds: loading / 1000, load_mb: mb, threads: tf.wasm.getThreadsCount() };
+}
+
+let prepared = [];
+
+/** Chips for `embedPrepared` or, as canvases, for `peerPrepared`. */
+export async function prepare(path, size, count, asCanvas) {
+  const all = await bytesOf(path);
+  prepared = Array.from({ length: count }, (_, i) => {
+    const pixels = all.subarray(i * 3 * size * size, (i + 1) * 3 * size * size);
+    return asCanvas ? drawn(pixels, size) : { pixels, size };
+  });
+}
+
+/** Embed what was prepared. */
+export async function embedPrepared() {
+  for (const chip of prepared) await hasher.embed(chip);
+}
+
+/** Embed and hash what was prepared. */
+export async function hashPrepared() {
+  for (const chip of prepared) await hasher.hash(chip, key);
+}
+
+/** Embed what was prepared, by the peer. */
+export async function peerPrepared() {
+  for (const canvas of prepared) await faceapi.computeFaceDescriptor(canvas);
+}
+
+function drawn(pixels, size) {
+  const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const image = context.createImageData(size, size);
+  for (let at = 0, from = 0; at < image.data.length; at += 4, from += 3) {
+    image.data.set([pixels[from], pixels[from + 1], pixels[from + 2], 255], at);
+  }
+  context.putImageData(image, 0, 0);
+  return canvas;
 }

@@ -522,15 +522,25 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self._finish_settling()
         subject_id = check_subject_id(subject_id)
         self.application(application)
-        references = self.store.references(application, subject_id)
-        chosen = [each for each in references if slot is None or each.slot == slot]
-        if not chosen:
-            raise self._not_found(application, subject_id, slot)
-        tombstones = [tombstone_of(self.keys, each) for each in chosen]
-        event = self.event("revoke", application, [subject_id] * len(chosen))
-        self.store.revoke(application, tombstones, event)
+        chosen = self._chosen(application, subject_id, slot)
+        while True:
+            if not chosen:
+                raise self._not_found(application, subject_id, slot)
+            tombstones = [tombstone_of(self.keys, each) for each in chosen]
+            event = self.event("revoke", application, [subject_id] * len(chosen))
+            try:
+                self.store.revoke(application, tombstones, event)
+                break
+            except RevokedError:  # since they were read; what a renewal put in their place is to be revoked, too
+                before, chosen = chosen, self._chosen(application, subject_id, slot)
+                if [each.record for each in chosen] == [each.record for each in before]:
+                    raise
         self._settle(application, revoked=tombstones)
         return len(chosen)
+
+    def _chosen(self, application: str, subject_id: str, slot: int | None) -> list[Reference]:
+        found = self.store.references(application, subject_id)
+        return [each for each in found if slot is None or each.slot == slot]
 
     def renew(
         self,

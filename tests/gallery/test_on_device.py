@@ -489,6 +489,22 @@ def device_of(place, subject):
     return bytes.fromhex(rows(place, f"SELECT hex(device) FROM devices_1 WHERE subject = '{subject}'")[0][0])
 
 
+def test_a_revocation_wins_over_a_renewal_at_the_same_time(place, alice, monkeypatch):
+    """What was read for the revocation is renewed before it is written: nobody may be told 410 of a valid template."""
+    revoke, renewals = alice.store.revoke, [2, 3]
+
+    def renewed_first(*arguments):
+        if renewals:
+            number = renewals.pop(0)
+            place.ask(place.open(), "renew", "alice", number, number)
+        return revoke(*arguments)
+
+    monkeypatch.setattr(alice.store, "revoke", renewed_first)
+    assert place.ask(alice, "revoke", "alice") == 1
+    with pytest.raises(RevokedError):
+        place.ask(alice, "verify", "alice", 3, 3)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_renewal_that_is_killed_is_done_or_not(place, alice, root, monkeypatch, stage):
     monkeypatch.chdir(root)

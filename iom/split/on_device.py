@@ -4,8 +4,7 @@ The services are two of `iom serve --on-device --side`, with applications of key
 docs/service.md for what each learns.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from iom.errors import ConfigError
@@ -13,13 +12,16 @@ from iom.service.on_device import encoded
 from iom.service.on_device_client import OnDeviceClient, SigningDevice
 from iom.split.shares import share_code
 
+_Ask = Callable[[OnDeviceClient, bytes], Mapping[str, Any]]
+"""A request to one service with its share of a code."""
+
 
 class SplitOnDeviceClient:
     """Signed requests of one device to both services.
 
     An enrolment or renewal that reached one service alone is repeated under a fresh transform key, as either: it takes
-    the place of what lies at one of them. Until then nothing matches. For this, errors of `post` have an attribute
-    `status`, that of HTTP.
+    the place of what lies at one of them. Until then nothing matches. What both refuse is refused. For this, errors of
+    `post` have an attribute `status`, that of HTTP.
 
     Args:
         a: Client of the service on side a, which decides; its `side` is "a".
@@ -39,15 +41,12 @@ class SplitOnDeviceClient:
 
     def enroll(self, subject: str, code: bytes, key: str, *, returning: bool = False) -> Mapping[str, Any]:
         """Enrol a packed code under the transform key with this public identifier, at both services."""
-        answers = [
-            _first_or_second(
-                409,
-                functools.partial(client.enroll, subject, share, key, returning=returning),
-                functools.partial(client.renew, subject, share, key),
-            )
-            for client, share in zip((self._a, self._b), self._shares(code), strict=True)
-        ]
-        return answers[0]
+        return self._at_both(
+            code,
+            lambda client, share: client.enroll(subject, share, key, returning=returning),
+            unless=[409],
+            instead=lambda client, share: client.renew(subject, share, key),
+        )
 
     def verify(self, subject: str, code: bytes, key: str) -> Mapping[str, Any]:
         """Compare a code with the enrolled one."""
@@ -61,32 +60,35 @@ class SplitOnDeviceClient:
 
     def renew(self, subject: str, code: bytes, key: str, *, device: SigningDevice | None = None) -> Mapping[str, Any]:
         """Replace the enrolled code by one under another key, and this device by another one if given, at both."""
-        answers = [
-            _first_or_second(
-                404,
-                functools.partial(client.renew, subject, share, key, device=device),
-                functools.partial(client.enroll, subject, share, key),
-            )
-            for client, share in zip((self._a, self._b), self._shares(code), strict=True)
-        ]
-        return answers[0]
+        return self._at_both(
+            code,
+            lambda client, share: client.renew(subject, share, key, device=device),
+            unless=[404] if device is None else [],
+            instead=lambda client, share: client.enroll(subject, share, key),
+        )
 
     def revoke(self, subject: str) -> Mapping[str, Any]:
         """Revoke the subject for good, at both services; one alone is enough to have it refused."""
         self._b.revoke(subject)
         return self._a.revoke(subject)
 
+    def _at_both(self, code: bytes, ask: _Ask, *, unless: Collection[int], instead: _Ask) -> Mapping[str, Any]:
+        """The answer of side a to `ask`; a service that alone refuses with a status in `unless` is asked `instead`."""
+        clients, shares = (self._a, self._b), self._shares(code)
+        answers: dict[int, Mapping[str, Any]] = {}
+        refusals: dict[int, Exception] = {}
+        for place, (client, share) in enumerate(zip(clients, shares, strict=True)):
+            try:
+                answers[place] = ask(client, share)
+            except Exception as error:
+                if getattr(error, "status", None) not in unless:
+                    raise
+                refusals[place] = error
+        if not answers:
+            raise refusals[0]
+        for place in refusals:
+            answers[place] = instead(clients[place], shares[place])
+        return answers[0]
+
     def _shares(self, code: bytes) -> tuple[bytes, bytes]:
         return share_code(code, self._encoding)
-
-
-def _first_or_second(
-    status: int, first: Callable[[], Mapping[str, Any]], second: Callable[[], Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    """The answer to a request, or to another one where it was refused with a status."""
-    try:
-        return first()
-    except Exception as error:
-        if getattr(error, "status", None) != status:
-            raise
-    return second()

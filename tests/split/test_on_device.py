@@ -258,6 +258,24 @@ def test_what_reached_one_service_alone_is_repeated(pair, side):
     assert pair.a.gallery.check() == pair.b.gallery.check() == []
 
 
+def test_a_refusal_by_both_services_stays_one(pair, alice):
+    with refused(409, "enrolled already"):
+        alice.enroll("alice", code(3), key(2))
+    with refused(404):
+        alice.renew("bob", code(3), key(2))
+    assert alice.verify("alice", code(1), key(1)) == {"match": True}
+    with refused(404):
+        alice.verify("bob", code(3), key(2))
+
+
+def test_a_new_device_is_refused_where_one_service_lacks_the_subject(pair):
+    one, _ = share_code(code(1), ENCODING)
+    pair.a.client(pair.device).enroll("alice", one, key(1))
+    with refused(404):
+        pair.client.renew("alice", code(1), key(2), device=SigningDevice())
+    assert pair.b.gallery.store.stats("door").references == 0
+
+
 def test_shares_of_two_enrolments_are_noise(pair, alice):
     """The share of b is of another run, under the same key."""
     _, other = share_code(code(2), ENCODING)

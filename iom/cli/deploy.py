@@ -57,6 +57,9 @@ An artefact goes from raw RGB pixels and the order of a key to the integer code.
 it. Beside it come a manifest (.json) and the hash alone (.head.npz); the three belong together.
 After each export the artefact is run by its own runtime on faces and compared with the hasher; one
 that loses more than its format may is an error, and nothing of it stays.
+
+web is a folder for browsers, with the detector and the hash in it (docs/on_device.md): the --hasher
+of iom init --key-mode device and of iom serve --on-device.
 """,
     examples=(
         "--to onnx --to openvino --output exported",

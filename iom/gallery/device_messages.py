@@ -1,7 +1,7 @@
 """Signed messages of a device: what it signs, and how its public key and signature are written.
 
-A device that makes codes by itself signs each request, so that nobody else can make one, with whatever was copied from
-the service. The form, for other clients:
+A device that makes codes by itself signs each request, so that what was copied from the service is not enough to make
+one. The form, for other clients:
 
 - **Key**: ECDSA on P-256. The public key travels as SubjectPublicKeyInfo in DER with an uncompressed point: 91 bytes,
   what WebCrypto exports as `spki`.

@@ -7,10 +7,10 @@ a code here, and no network is opened, since the manifest of the artefact tells 
 An application of key mode `device-share` has one XOR share of each code, and another gallery, under another
 administrator, the other one. The device sends each its share of a probe's code. The gallery on side b gives the device
 what its two shares differ by, sealed for the gallery on side a, which joins it with its own difference: it learns which
-positions of template and probe differ, and decides. Nobody else learns anything, and each store is noise.
+positions of template and probe differ, and decides. The gallery on side b learns neither, and each store is noise.
 
 Each request is signed by the device (`iom.gallery.device_messages`), over a nonce of this gallery that serves once. So
-nobody who has a copy of both stores, and the enrolled code with them, can make a request.
+a copy of both stores, and the enrolled code with them, are not enough to make a request.
 """
 
 import dataclasses
@@ -69,9 +69,13 @@ NONCE_SECONDS = 60
 _SKEW_SECONDS = 5
 """Seconds by which the clocks of two machines of one service may differ."""
 _PAIR = "on-device/pair"
+"""Purpose of the key that differences are sealed with, derived from the pair key."""
 _BOX_NONCE_BYTES = 12
+"""Nonce of AES-GCM before a sealed difference."""
 _SPACE = "on-device/nonce/v1"
+"""Name space of the key store's keys that authenticate nonces, one for each application."""
 _TIME_BYTES, _MAC_BYTES = 4, 16
+"""Expiry at the start of a nonce (Unix time, big endian), and its authentication tag at the end."""
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 

@@ -124,7 +124,7 @@ class _Body(BaseModel):
 
 
 class NonceBody(_Body):
-    """Nothing."""
+    """An empty object."""
 
 
 class _Signed(_Body):

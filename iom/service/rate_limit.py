@@ -130,7 +130,7 @@ class Backoff:
         """Count a request that was refused before anything was compared, such as one of another device.
 
         Anybody with a token can make such requests about any subject. So they have a budget of their own, which no
-        verification takes from: it bounds what a caller is told, and keeps nobody out.
+        verification takes from: it bounds what a caller is told, and locks no subject out.
 
         Raises:
             RateLimitError: Too many of them.

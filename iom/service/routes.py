@@ -1,4 +1,4 @@
-"""What every HTTP service of a gallery has: its errors, guards, health checks, metrics and the routes of an admin."""
+"""Parts of every HTTP service of a gallery: errors, guards, health checks, metrics and the routes of an admin."""
 
 import math
 from collections.abc import Callable, Mapping

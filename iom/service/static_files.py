@@ -1,7 +1,7 @@
 """Files that a service gives to anybody: the parts of its page, and models for browsers."""
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -68,9 +68,9 @@ class StaticFile:
 
 
 class _WholeFile(FileResponse):
-    """A file in pieces of 64 KiB, so that a slow client takes it as slowly as it can; parts of it cannot be asked for.
+    """A file in pieces of 64 KiB, so that a slow client takes it as slowly as it can; the header `Range` is ignored.
 
-    Nobody needs parts, and requests for very many of them have been costly to read.
+    Clients of these files need no ranges, and requests for very many of them have been costly to read.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,8 +95,8 @@ def add_files(app: FastAPI, files: Mapping[str, StaticFile]) -> None:
     Raises:
         ConfigError: A path that would be a pattern of paths.
     """
-    if bad := _patterns(files):
-        raise ConfigError(f"{bad[0]}: expected a name without braces; give the file another one")
+    if bad := next((path for path in files if "{" in path), None):
+        raise ConfigError(f"{bad}: expected a name without braces; give the file another one")
     for path, file in files.items():
         app.get(path, include_in_schema=False)(_serving(file))
 
@@ -106,10 +106,6 @@ def _serving(file: StaticFile) -> Callable[[Request], Awaitable[Response]]:
         return file.response(request)
 
     return serve
-
-
-def _patterns(paths: Iterable[str]) -> list[str]:
-    return [each for each in paths if "{" in each]
 
 
 def _accepts_gzip(text: str) -> bool:

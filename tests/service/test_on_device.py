@@ -433,7 +433,7 @@ def test_failures_of_the_device_are_limited_by_token_and_subject(tmp_path):
     service.place.close()
 
 
-def test_strangers_cannot_lock_a_subject_out(tmp_path):
+def test_another_device_cannot_lock_a_subject_out(tmp_path):
     """Requests that its device did not sign have a budget of their own, whatever token they come with."""
     service = Service(tmp_path, failures=12)
     client = service.client(SigningDevice(), "verifier")

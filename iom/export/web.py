@@ -262,21 +262,3 @@ def _ends(path: Path) -> dict[str, str]:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (image,), (row,) = session.get_inputs(), session.get_outputs()
     return {"input": image.name, "output": row.name, "layout": "NCHW" if image.shape[1] == 3 else "NHWC"}
-
-
-def description_of(path: Path) -> dict[str, Any]:
-    """What `web.json` of an artefact says, once its files are those of the manifest.
-
-    Raises:
-        WeightsError: Missing, damaged, changed, or an artefact for something else.
-    """
-    manifest = read_manifest(path)
-    if manifest.runtime != TARGET:
-        raise WeightsError(f"{path}: expected an artefact of iom deploy --to web, received one for {manifest.runtime}")
-    try:
-        found = read_json(path / DESCRIPTION)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: {DESCRIPTION} is missing or damaged: {error}; export again") from error
-    if not isinstance(found, dict) or found.get("format") != WEB_FORMAT:
-        raise WeightsError(f"{path / DESCRIPTION}: expected format {WEB_FORMAT}; export again with this program")
-    return found

@@ -4,16 +4,8 @@ import { describe, expect, it } from "vitest";
 import type { Point } from "../src/align.js";
 import { Detector, roundHalfEven } from "../src/detector.js";
 import type { Network } from "../src/runtime.js";
+import { DETECTOR } from "./made_artefact.js";
 
-const SETTINGS = {
-  min_face: 20,
-  scale: 0.709,
-  proposed: 0.6,
-  refined: 0.7,
-  reported: 0.3,
-  aligned_score: 0.9,
-  aligned_offset: 18,
-};
 const IMAGE = { data: new Uint8Array(3 * 100 * 80).fill(100), width: 100, height: 80 };
 const HIGH = 5;
 const LOW = -5;
@@ -42,7 +34,7 @@ const answering = (width: number, score: (box: number) => number): Network => {
 };
 
 const made = (first: number, second: (box: number) => number, third: (box: number) => number): Detector =>
-  new Detector({ pnet: proposing(first), rnet: answering(5, second), onet: answering(15, third) }, SETTINGS);
+  new Detector({ pnet: proposing(first), rnet: answering(5, second), onet: answering(15, third) }, DETECTOR);
 
 describe("the detector", () => {
   it.each<[string, number, number, number]>([
@@ -84,7 +76,7 @@ describe("the detector", () => {
         found.data.set(offsets, 15);
         return found;
       };
-      return new Detector({ pnet, rnet: answering(5, (box) => HIGH - box), onet }, SETTINGS).faces(IMAGE);
+      return new Detector({ pnet, rnet: answering(5, (box) => HIGH - box), onet }, DETECTOR).faces(IMAGE);
     };
 
     it("reports both, best first", async () => {

@@ -9,6 +9,16 @@ import { ROOT } from "./vectors.js";
 
 export const RUNTIME_FOLDER = pathToFileURL(`${ROOT}clients/web/node_modules/onnxruntime-web/dist/`);
 export const NETWORKS = ["pnet", "rnet", "onet"].map((name) => `${ROOT}iom/photos/mtcnn.bundled/${name}.onnx`);
+/** Settings of the packaged detector. */
+export const DETECTOR = {
+  min_face: 20,
+  scale: 0.709,
+  proposed: 0.6,
+  refined: 0.7,
+  reported: 0.3,
+  aligned_score: 0.9,
+  aligned_offset: 18,
+};
 const EMBEDDER = `${ROOT}iom/pretrained/dlib_resnet.bundled/dlib_resnet.onnx`;
 const LANDMARKS = [
   [38.2946, 51.6963],
@@ -57,13 +67,7 @@ export function makeArtefact(): Made {
     detector: {
       name: "mtcnn",
       files: { pnet: "pnet.onnx", rnet: "rnet.onnx", onet: "onet.onnx" },
-      min_face: 20,
-      scale: 0.709,
-      proposed: 0.6,
-      refined: 0.7,
-      reported: 0.3,
-      aligned_score: 0.9,
-      aligned_offset: 18,
+      ...DETECTOR,
     },
     head: {
       steps: [

@@ -1,4 +1,4 @@
-/** The page: it shows, asks and tells. Faces, keys and codes are the worker's business. */
+/** Script of the page: what it shows and asks. Faces, keys and codes are handled by the worker. */
 
 import { drawCode, drawFace, drawPicture } from "./drawing.js";
 import type { Action, Call, Calls, Outcome, Reply, SentRequest } from "./messages.js";

@@ -2,9 +2,10 @@
 // the runtime's two files beside it.
 import { build } from "esbuild";
 import { execFileSync } from "node:child_process";
-import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { licencesOf, packagesOf } from "./licences.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const RUNTIME = ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
@@ -31,17 +32,4 @@ const types = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "-
 const sources = ["--outDir", join(output, "types"), "-p", here("tsconfig.build.json")];
 execFileSync(here("node_modules/.bin/tsc"), [...types, ...sources], { stdio: "inherit" });
 for (const file of RUNTIME) await cp(here(`node_modules/onnxruntime-web/dist/${file}`), join(output, file));
-
-/** What the packages in the bundle ask to be told along: name, licence and its text where there is one. */
-async function notice(name) {
-  const folder = here(`node_modules/${name}/`);
-  const { version, license, author } = JSON.parse(await readFile(`${folder}package.json`, "utf8"));
-  const file = (await readdir(folder)).find((each) => /^licen[cs]e(\.\w+)?$/i.test(each));
-  const text = file ? await readFile(folder + file, "utf8") : `${license}, ${author?.name ?? author ?? "its authors"}`;
-  return `${name} ${version} (${license})\n\n${text.trim()}\n`;
-}
-
-const parts = Object.keys(metafile.inputs).map((path) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1]);
-const names = [...new Set(parts.filter((name) => name !== undefined))].sort();
-const notices = await Promise.all(names.map(notice));
-await writeFile(join(output, "LICENSES.txt"), notices.join(`\n${"-".repeat(80)}\n\n`));
+await writeFile(join(output, "LICENSES.txt"), await licencesOf(packagesOf(metafile)));

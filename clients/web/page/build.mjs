@@ -6,12 +6,13 @@
  */
 
 import { createHash } from "node:crypto";
-import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
+import { licencesOf, packagesOf } from "../licences.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const NORMAL_PAGE = here("../../../iom/service/page");
@@ -33,8 +34,8 @@ async function write(address, content) {
   if (small.length < 0.9 * content.length) await writeFile(`${path}.gz`, small);
 }
 
-/** Packages whose code is in a bundle: folders within `node_modules`. */
-const packages = new Set(["onnxruntime-web"]);
+/** Packages whose code is in a bundle, or beside it. */
+const packages = ["onnxruntime-web"];
 
 /** Text of a bundle of one source file, with constants that the sources declare. */
 async function bundle(name, constants = {}) {
@@ -53,25 +54,8 @@ async function bundle(name, constants = {}) {
     define: Object.fromEntries(Object.entries(constants).map(([key, value]) => [key, JSON.stringify(value)])),
     logLevel: "warning",
   });
-  for (const path of Object.keys(metafile.inputs)) {
-    const found = path.match(/node_modules\/((?:@[^/]+\/)?[^/]+)\//);
-    if (found) packages.add(found[1]);
-  }
+  packages.push(...packagesOf(metafile));
   return outputFiles[0].text;
-}
-
-/** Licences of this page and of all packages in it. */
-async function licences() {
-  const parts = [`This page\n\n${await readFile(here("../../../LICENSE"), "utf8")}`];
-  for (const name of [...packages].sort()) {
-    const folder = here(`../node_modules/${name}`);
-    const { version, license, repository } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
-    const files = (await readdir(folder)).filter((file) => /^licen[cs]e/i.test(file)).sort();
-    const texts = await Promise.all(files.map((file) => readFile(join(folder, file), "utf8")));
-    const source = (repository?.url ?? repository ?? "").replace(/^git\+/, "");
-    parts.push([`${name} ${version} (${license}), ${source}`, ...texts].join("\n\n"));
-  }
-  return parts.map((part) => part.trim()).join(`\n\n${"-".repeat(80)}\n\n`) + "\n";
 }
 
 /** Write a file of `client` under its hash; its address. */
@@ -104,7 +88,8 @@ const html = await readFile(here("page.html"), "utf8");
 // The version names all that the browser runs; the script of the page shows it, and so is not part of it.
 const version = hashOf(html, style, worker, folder, icon, manifest, await bundle("main"), await bundle("service_worker"));
 const main = await kept("main", "js", await bundle("main", { WORKER: worker, VERSION: version }));
-const licenceFile = await kept("licences", "txt", await licences());
+const licence = await readFile(here("../../../LICENSE"), "utf8");
+const licenceFile = await kept("licences", "txt", await licencesOf(packages, `This page\n\n${licence}`));
 await write("/page.html", filled(html, { "/client/page.css": style, "/client/main.js": main, "/client/licences.txt": licenceFile }));
 await write("/icon.svg", icon);
 await write("/app.webmanifest", manifest);

@@ -68,9 +68,15 @@ class SplitOnDeviceClient:
         )
 
     def revoke(self, subject: str) -> Mapping[str, Any]:
-        """Revoke the subject for good, at both services; one alone is enough to have it refused."""
-        self._b.revoke(subject)
-        return self._a.revoke(subject)
+        """Revoke the subject for good, at both services; one alone is enough to have it refused.
+
+        Both are asked, also where one of them fails; its error is raised then.
+        """
+        try:
+            self._b.revoke(subject)
+        finally:
+            answer = self._a.revoke(subject)
+        return answer
 
     def _at_both(self, code: bytes, ask: _Ask, *, unless: Collection[int], instead: _Ask) -> Mapping[str, Any]:
         """The answer of side a to `ask`; a service that alone refuses with a status in `unless` is asked `instead`."""

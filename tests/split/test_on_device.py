@@ -1,12 +1,14 @@
 """Codes of devices in two shares at two services: neither has a code, and both are needed."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iom.codes.packing import encoding_id
-from iom.errors import ConfigError, EnrolmentError
+from iom.errors import ConfigError, EnrolmentError, StoreError
 from iom.gallery.device_messages import DeviceMessage
 from iom.gallery.on_device import Side
 from iom.gallery.templates import unmasked
@@ -239,6 +241,16 @@ def test_one_revocation_is_enough(pair, alice, side):
     getattr(pair, side).gallery.revoke("alice", application="door")
     with refused(410):
         alice.verify("alice", code(1), key(1))
+
+
+@pytest.mark.parametrize(("failing", "other"), [("a", "b"), ("b", "a")])
+def test_a_revocation_reaches_one_service_where_the_other_fails(pair, alice, failing, other, monkeypatch):
+    gallery = getattr(pair, failing).gallery
+    monkeypatch.setattr(gallery.store, "revoke", Mock(side_effect=StoreError("the disk is full")))
+    with refused(503):
+        alice.revoke("alice")
+    assert gallery.store.stats("door").references == 1
+    assert getattr(pair, other).gallery.store.stats("door").references == 0
 
 
 @pytest.mark.parametrize("side", ["a", "b"])

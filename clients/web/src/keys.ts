@@ -15,7 +15,7 @@ import {
 } from "./bytes.js";
 import { KeyMaterialError } from "./errors.js";
 
-export const SECRET_BYTES = 32;
+const SECRET_BYTES = 32;
 const TEXT_VERSION = 1;
 /** Signed orders of an `orthogonal` key; a Hadamard transform stands between each two. */
 export const ROTATION_ROUNDS = 3;
@@ -38,11 +38,6 @@ export const DERIVATIONS: Readonly<Record<KeyKind, string>> = {
   orthogonal: "iom/orthogonal/v1",
   part: "iom/part/v1",
 };
-
-/** Entries of an order per dimension. */
-export function roundsOf(kind: KeyKind): number {
-  return kind === "orthogonal" ? ROTATION_ROUNDS : 1;
-}
 
 /**
  * Auxiliary data of one template: 32 secret bytes, from which everything keyed is derived.
@@ -217,7 +212,7 @@ function sorted(stream: Uint8Array, start: number, size: number, dropped: bigint
 }
 
 /** The message whose HMAC-SHA-256 under a master is the key of a record. */
-export function derivationLabel({ application, subject, record = 0 }: RecordLabel): Bytes {
+function derivationLabel({ application, subject, record = 0 }: RecordLabel): Bytes {
   if (!Number.isSafeInteger(record) || record < 0) {
     throw new KeyMaterialError(`record must be a whole number that is not negative, received ${record}`);
   }

@@ -331,7 +331,7 @@ def test_names_are_text(page, pictures):
 def pressed_for_a_file(page):
     """The file chooser that Space on the focused field opens; a busy Chromium may let a press go by."""
     opened = []
-    page.on("filechooser", opened.append)
+    page.on("filechooser", lambda chooser: opened.append(chooser))
     for _ in range(40):
         page.keyboard.press("Space")
         for _ in range(10):

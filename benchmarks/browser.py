@@ -180,10 +180,12 @@ class _Bench:
                 "embeddings": _accuracy(1 - np.sum(embeddings[both[0]] * embeddings[both[1]], axis=1), same),
                 "codes": _accuracy(np.sum(codes[both[0]] != codes[both[1]], axis=1), same),
             }
-            call("prepare", "/made/chips.bin", size, SHOWN, False)
+            call("prepare", "/made/chips.bin", size, self._timed_faces, False)
             costs = [(first, "", "embedPrepared", "embed_cpu_ms", [])]
             costs += [(first, "", "hashPrepared", "hash_image_cpu_ms", [])]
-            timed: dict[str, Callable[[], dict[str, Any]]] = {"": lambda: call("chips", "/made/chips.bin", size, SHOWN)}
+            timed: dict[str, Callable[[], dict[str, Any]]] = {
+                "": lambda: call("chips", "/made/chips.bin", size, self._timed_faces)
+            }
             if peer:
                 second = open_page()
                 other = functools.partial(_call, second)
@@ -191,9 +193,9 @@ class _Bench:
                 distant = np.array(other("peerChips", "/made/pairs.bin", size, len(shown))["embeddings"])
                 apart = np.linalg.norm(distant[both[0]] - distant[both[1]], axis=1)
                 found["face_api"]["lfw_600"] = _accuracy(apart, same)
-                other("prepare", "/made/chips.bin", size, SHOWN, True)
+                other("prepare", "/made/chips.bin", size, self._timed_faces, True)
                 costs += [(second, "face_api", "peerPrepared", "embed_cpu_ms", [])]
-                timed["face_api"] = lambda: other("peerChips", "/made/chips.bin", size, SHOWN)
+                timed["face_api"] = lambda: other("peerChips", "/made/chips.bin", size, self._timed_faces)
             if not self.arguments.no_tfjs:
                 last = open_page()
                 third = functools.partial(_call, last)
@@ -202,8 +204,16 @@ class _Bench:
                 model = f"/made/{self.name}.tfjs/model.json"
                 export = third("tfjs", model, "/made/chips.bin", size, count, *shape)
                 found["tfjs"] = {"equal_symbols_pixels": _equal(export, expected), "load_mb": export["load_mb"]}
-                costs += [(last, "tfjs", "tfjs", "hash_image_cpu_ms", [model, "/made/chips.bin", size, SHOWN, *shape])]
-                timed["tfjs"] = lambda: third("tfjs", model, "/made/chips.bin", size, SHOWN, *shape)
+                costs += [
+                    (
+                        last,
+                        "tfjs",
+                        "tfjs",
+                        "hash_image_cpu_ms",
+                        [model, "/made/chips.bin", size, self._timed_faces, *shape],
+                    )
+                ]
+                timed["tfjs"] = lambda: third("tfjs", model, "/made/chips.bin", size, self._timed_faces, *shape)
             timed["frames"] = lambda: {"detect_ms": call("frames", [f"/photos/{path.name}" for path in frames])}
             self._speeds(found, timed, costs)
             if service:
@@ -215,6 +225,11 @@ class _Bench:
             found["bodies"] = sum(body is not None for body in sent)
             found["images_sent"] = sum(tells(body, [*pictures, *values]) for body in sent if body)
         return _rounded(found)
+
+    @property
+    def _timed_faces(self) -> int:
+        """Faces of one measurement of time."""
+        return min(SHOWN, int(self.arguments.faces))
 
     def _speeds(
         self, found: dict[str, Any], timed: dict[str, Callable[[], dict[str, Any]]], costs: list[tuple[Any, ...]]
@@ -234,7 +249,7 @@ class _Bench:
                 place, session = found if not name else found[name], sessions[id(page)]
                 before = _processor_ms(session)
                 _call(page, function, *given)
-                place[field] = min(place.get(field, np.inf), (_processor_ms(session) - before) / SHOWN)
+                place[field] = min(place.get(field, np.inf), (_processor_ms(session) - before) / self._timed_faces)
         if "face_api" in found:
             found["ratio"] = found["face_api"]["embed_cpu_ms"] / found["embed_cpu_ms"]
         if "tfjs" in found:
@@ -424,7 +439,7 @@ def _service(artefact: Path) -> Iterator[tuple[str, str, str]]:
         yield f"http://{parts.netloc}", named["token"][0], named["application"][0]
     finally:
         process.terminate()
-        process.wait(30)
+        process.communicate(timeout=30)
 
 
 def _peer_packages() -> Path:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from benchmarks.command_line import add_data_option, new_parser, run
 from benchmarks.lfw_all_pairs import AT_MOST, first_images
-from iom.errors import DataError
+from iom.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from benchmarks.key_trials import Draws, KeyTrials
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/small_codes"), help="default: %(default)s")
     parser.add_argument("--protection", action=argparse.BooleanOptionalAction, default=True, help="of 32 bytes")
     parser.add_argument("--victims", type=int, default=50, help="of the attacks; default: %(default)s")
+    parser.add_argument("--centred", action="store_true", help="subtract the mean of the training embeddings first")
     add_data_option(parser)
     return run(_measure, parser, argv)
 
@@ -76,13 +77,20 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.metrics.all_pairs import AllPairs
     from iom.models.face_hasher import EMBEDDER_FILE
 
+    if arguments.centred and _config(32, arguments).fine_tune:
+        raise ConfigError("--centred: expected a configuration without fine_tune, whose embeddings have another mean")
     data = _training_data(arguments)
+    mean = data.train_embeddings.mean(axis=0) * arguments.centred
+    if arguments.centred:
+        print(f"mean of the training embeddings: length {np.linalg.norm(mean):.2f}")
+    rows, held_out_rows = _without(mean, data.train_embeddings), _without(mean, data.held_out_embeddings)
+    data = dataclasses.replace(data, train_embeddings=rows, held_out_embeddings=held_out_rows)
     hashers = {size: _hashers(size, data, arguments) for size in arguments.bytes}
     if arguments.test_set == "fiw":
         embeddings, labels, pairs = data.held_out_embeddings, data.pairs.labels, data.pairs.all
     else:
         files, labels = _faces(arguments)
-        embeddings, pairs = _embedded(files, arguments), AllPairs(labels)
+        embeddings, pairs = _without(mean, _embedded(files, arguments)), AllPairs(labels)
     draws = Draws(arguments.replicates, arguments.seed)
     figures: dict[str, Any] = {"embedder": arguments.embedder, "set": arguments.test_set, "keys": arguments.keys}
     trials = float_trial(pairs, embeddings, dataclasses.replace(draws, replicates=0))
@@ -181,7 +189,16 @@ def _hashers(size: int, data: "Stage2Data", arguments: argparse.Namespace) -> "d
 
 
 def _folder(size: int, arguments: argparse.Namespace) -> Path:
-    return Path(arguments.output / Path(arguments.config).stem / f"{arguments.embedder}_{size}")
+    name = f"{arguments.embedder}_{size}" + "_centred" * arguments.centred
+    return Path(arguments.output / Path(arguments.config).stem / name)
+
+
+def _without(mean: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of unit length, less a mean, at unit length again."""
+    if not mean.any():
+        return rows
+    less = rows - mean
+    return np.asarray(less / np.linalg.norm(less, axis=1, keepdims=True), np.float32)
 
 
 def _trained(config: "Stage2Config", data: "Stage2Data", folder: Path) -> "KerasFaceHasher":

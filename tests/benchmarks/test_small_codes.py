@@ -62,3 +62,6 @@ def test_it_trains_and_measures(tmp_path, root, monkeypatch, capsys):
         low, high = found["learned_minus_untrained_32"]
         assert low <= high
         assert 0 < found["eer_32"] < 1
+    assert small_codes.main([*arguments, "--centred"]) == 0
+    centred = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert centred["float_eer"] != found["float_eer"]
